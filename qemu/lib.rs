@@ -1,0 +1,1 @@
+//! Boots images in QEMU: one machine, a cluster, a cluster under faults.

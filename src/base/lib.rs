@@ -1,0 +1,1 @@
+//! What every part shares: ids, settings, flags, logging.

@@ -1,0 +1,1 @@
+//! The initramfs init: choose the slot, spend a try, start it.

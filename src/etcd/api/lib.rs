@@ -1,0 +1,1 @@
+//! The store's wire messages, shared by server and client.

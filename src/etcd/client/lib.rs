@@ -1,0 +1,1 @@
+//! The client of the store that every other part uses.

@@ -1,0 +1,1 @@
+//! One raft member without I/O: step(Input) -> Output.

@@ -1,0 +1,1 @@
+//! The store's server: log, database, peers, gRPC.

@@ -1,0 +1,1 @@
+//! The cluster init: systemd over D-Bus, agent, engine, HTTP API.

@@ -1,0 +1,1 @@
+//! The cluster's decisions: unit files, registry layout, plans.

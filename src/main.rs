@@ -1,0 +1,3 @@
+//! The one binary: dispatch by argv[0].
+
+fn main() {}

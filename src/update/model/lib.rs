@@ -1,0 +1,1 @@
+//! The updater's decisions: slot flags and which slot boots.
