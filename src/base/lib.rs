@@ -1,1 +1,12 @@
-//! What every part shares: ids, settings, flags, logging.
+//! What every part of Proa shares: ids, durations, settings, flags, the kernel
+//! command line, local addresses, logging.
+
+pub mod cli;
+pub mod cmdline;
+pub mod duration;
+pub mod flags;
+pub mod ids;
+pub mod log;
+pub mod net;
+pub mod notify;
+pub mod settings;
