@@ -1,0 +1,26 @@
+//! One running member: raft, log, database, peers behind one handle.
+//!
+//! The handle's face (all methods may be called from any thread; the `async`
+//! ones need a tokio runtime with time):
+//!
+//! ```text
+//! #[derive(Clone)] pub struct Node
+//! Node::start(NodeConfig) -> Result<Node, NodeError>
+//! async propose(&self, Command) -> Result<Reply, EtcdError>
+//! async linearizable(&self) -> Result<(), EtcdError>
+//! view(&self) -> Arc<ReadView>                       // ReadView { view, head, applied }
+//! status(&self) -> tokio::sync::watch::Receiver<Status>
+//! members(&self) -> Vec<etcdserverpb::Member>         // by id
+//! set_event_sink(&self, EventSink)                    // Box<dyn Fn(u64, Arc<Vec<Event>>) + Send + Sync>
+//! leases(&self) -> Vec<(i64 /* id */, i64 /* ttl s */)> // of the applied state
+//! async ask_leader(&self, Bytes) -> Result<Bytes, EtcdError>
+//! set_answerer(&self, Answerer)                       // Box<dyn Fn(Bytes) -> Result<Bytes, EtcdError> + Send + Sync>
+//! async change_members(&self, MemberChange) -> Result<MembersChanged, EtcdError>
+//! stop(self)                                          // joins threads, drops the database
+//! ```
+
+mod types;
+
+pub use types::{
+    Answerer, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status,
+};
