@@ -1,0 +1,65 @@
+# Names, not logic: what a word means is in buildroot/, qemu/ and tests/.
+#
+#   make run               boot a cluster of three machines and run a unit on it
+#   make run UNIT=my.service    the same with your own unit
+#   make test              everything that CI runs
+#   make prove             the long proofs: hundreds of kills, fresh seeds
+#   make image             build/proa.img and what boots it
+#   make check             formatting, lints, documentation, unit tests
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+release := target/x86_64-unknown-linux-gnu/release
+# RocksDB is compiled once and found by every profile.
+cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
+
+.PHONY: help setup slow build image run check unit cluster test prove clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@buildroot/setup.sh
+
+# What takes long and is kept in a cache outside the clone.
+slow: setup
+	@buildroot/rocksdb.sh >/dev/null
+	@buildroot/kernel.sh >/dev/null
+
+build: slow
+	@echo "== building the binary"
+	$(cargo) build --release --locked -p proa -p proa-qemu
+
+image: build
+	@echo "== making the image"
+	buildroot/image.sh $(release)/proa
+
+run: image
+	@echo "== booting the cluster"
+	@exec $(release)/proa-qemu cluster --machines 3 $(if $(UNIT),--unit "$(UNIT)")
+
+check: slow
+	cargo fmt --all --check
+	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(cargo) doc --workspace --no-deps --locked
+
+# Everything but the virtual machines.
+unit: slow
+	$(cargo) test --workspace --locked --exclude proa
+	$(cargo) test --locked -p proa $(foreach t,$(filter-out cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
+
+# Three machines on the image that users get.
+cluster: image
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test cluster -- --nocapture
+
+test: image check unit cluster
+	@buildroot/budget.sh $(release)/proa
+	@echo "== all tests passed"
+
+prove: build
+	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_kill -- --nocapture
+
+clean:
+	rm -rf build target
