@@ -1,1 +1,13 @@
-//! The updater's decisions: slot flags and which slot boots.
+//! The updater's decisions: slot flags, which slot boots, and how the
+//! partition table is changed so that a power cut never loses it.
+//!
+//! Caller's duties:
+//! 1. Read whole sectors from the disk and hand them in unchanged.
+//! 2. Perform a plan's steps in order, and treat a sync step as a real
+//!    flush of the disk's cache.
+//! 3. Boot an unproven slot only after the plan that spends its try succeeded.
+
+pub mod crc;
+pub mod guid;
+pub mod layout;
+pub mod slots;
