@@ -7,6 +7,7 @@ pub mod duration;
 pub mod flags;
 pub mod ids;
 pub mod log;
+pub mod machine;
 pub mod net;
 pub mod notify;
 pub mod settings;

@@ -1,0 +1,54 @@
+//! The machine-wide settings: `proa.*` on the kernel command line.
+
+use crate::{
+    net::{self, Network},
+    settings::{Program, Setting, checks},
+};
+use std::{io, net::IpAddr};
+
+/// The keys that belong to the machine and not to one daemon; read by `/init` and,
+/// for the address to tell others, by the daemons.
+pub const MACHINE: Program = Program {
+    name: "init",
+    cmdline: "proa",
+    env: "PROA",
+    settings: &[
+        Setting {
+            name: "network",
+            default: "",
+            help: "the cluster's network: each machine gives itself an address in it",
+            switch: false,
+            check: checks::network,
+        },
+        Setting {
+            name: "interface",
+            default: "eth0",
+            help: "the interface on the cluster's network",
+            switch: false,
+            check: checks::any,
+        },
+        Setting {
+            name: "autologin",
+            default: "false",
+            help: "a root shell on the console without a password",
+            switch: true,
+            check: checks::boolean,
+        },
+    ],
+};
+
+/// The cluster's network, when the machine was given one.
+///
+/// A bad value counts as none: `/init` has named it on the console.
+pub fn network() -> Option<Network> {
+    let settings = MACHINE.settle_here(&[], &[]).ok()?;
+    settings.get("network").parse().ok()
+}
+
+/// The address to tell others: [`net::choose`] of what this machine has.
+///
+/// # Errors
+/// What getifaddrs(3) says.
+pub fn advertised_address() -> io::Result<IpAddr> {
+    Ok(net::choose(&net::locals()?, network()))
+}
