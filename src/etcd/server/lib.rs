@@ -1,1 +1,3 @@
 //! The store's server: log, database, peers, gRPC.
+
+pub mod log;
