@@ -3,11 +3,12 @@
 //!
 //! Caller's duties:
 //! 1. Read whole sectors from the disk and hand them in unchanged.
-//! 2. Perform a plan's steps in order, and treat a sync step as a real
+//! 2. Perform a plan's steps in order, and treat [`gpt::Step::Sync`] as a real
 //!    flush of the disk's cache.
 //! 3. Boot an unproven slot only after the plan that spends its try succeeded.
 
 pub mod crc;
+pub mod gpt;
 pub mod guid;
 pub mod layout;
 pub mod slots;
