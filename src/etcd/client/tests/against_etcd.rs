@@ -154,7 +154,7 @@ async fn a_lost_store_is_unavailable_in_time() {
 async fn a_watch_goes_on_after_a_restart_and_misses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut etcd = Etcd::start(directory.path());
-    let client = Client::connect(&[etcd.url.clone()]).unwrap();
+    let client = Client::connect(std::slice::from_ref(&etcd.url)).unwrap();
     let first = put(&client, "k", "1").await;
     let mut watch = client.watch("k", "", first);
     assert_eq!(next_events(&mut watch).await, [(EventType::Put, "k".to_owned(), first)]);
@@ -176,7 +176,7 @@ async fn a_watch_goes_on_after_a_restart_and_misses_nothing() {
 async fn a_watch_of_lost_history_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(directory.path());
-    let client = Client::connect(&[etcd.url.clone()]).unwrap();
+    let client = Client::connect(std::slice::from_ref(&etcd.url)).unwrap();
     put(&client, "k", "1").await;
     let last = put(&client, "k", "2").await;
     client.compact(CompactionRequest { revision: last, physical: false }).await.unwrap();
