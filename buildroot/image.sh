@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Makes the disk image: image.sh BINARY [DIR], DIR being build/ unless named.
+#
+#   vmlinuz, initrd   the kernel and the binary as /init, for direct kernel boot
+#   proa.img          the disk: boot partition with both, two root slots, state
+#   proa.img.zst      the same, to download
+#
+# Everything is made from plain files: no loop device, no mount, no root.
+set -euo pipefail
+umask 022
+[ $# -ge 1 ] || { echo "usage: image.sh BINARY [DIR]" >&2; exit 2; }
+[ -x "$1" ] || { echo "image: no program at $1; \`make build\` makes it" >&2; exit 1; }
+binary=$(realpath "$1")
+out=${2:-$(dirname "$0")/../build}
+mkdir -p "$out"
+out=$(realpath "$out")
+cd "$(dirname "$0")/.."
+
+# The same input gives the same image, so no time of day may get into it.
+export SOURCE_DATE_EPOCH=1735689600 E2FSPROGS_FAKE_TIME=1735689600 TZ=UTC
+
+work=$(mktemp -d "$out/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# Sizes in MiB. The slots leave room for a container runtime.
+esp_start=1 esp_size=64
+slot_size=192 slot_a_start=65 slot_b_start=257
+state_start=449 state_size=512
+disk_size=962
+
+# `gpt`: with a damaged primary table Linux would otherwise show no partition at
+# all, instead of using the backup.
+cmdline='console=tty0 console=ttyS0 net.ifnames=0 gpt'
+
+make_initrd() {
+    local root=$work/initrd
+    mkdir -p "$root"/{dev,proc,sys,run,sysroot}
+    install -m 755 "$binary" "$root/init"
+    find "$root" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) |
+        zstd -q -19 -T0 >"$out/initrd"
+}
+
+# A unified kernel image: the stub of systemd-boot with the kernel, the initrd and
+# the command line as sections behind its own, each on a page of its own.
+make_boot_program() {
+    local stub=$1 address name size
+    local -a options=()
+    printf '%s' "$cmdline" >"$work/cmdline"
+    address=$(objdump -h "$stub" | awk 'NF == 7 { print $3, $4 }' | while read -r size start; do
+        echo $((16#$size + 16#$start))
+    done | sort -n | tail -n 1)
+    for name in osrel:"$work/root/usr/lib/os-release" cmdline:"$work/cmdline" \
+        initrd:"$out/initrd" linux:"$out/vmlinuz"; do
+        address=$(((address + 4095) / 4096 * 4096))
+        options+=(--add-section ".${name%%:*}=${name#*:}"
+            --change-section-vma ".${name%%:*}=$(printf 0x%x "$address")")
+        size=$(stat -c %s "${name#*:}")
+        address=$((address + size))
+    done
+    objcopy "${options[@]}" "$stub" "$work/BOOTX64.EFI"
+}
+
+make_esp() {
+    truncate -s "${esp_size}M" "$work/esp"
+    mkfs.vfat -n ESP -i 50524f41 "$work/esp" >/dev/null
+    touch -d "@$SOURCE_DATE_EPOCH" "$work/BOOTX64.EFI"
+    mmd -i "$work/esp" ::/EFI ::/EFI/BOOT
+    mcopy -m -i "$work/esp" "$work/BOOTX64.EFI" ::/EFI/BOOT/BOOTX64.EFI
+}
+
+make_slot() {
+    mksquashfs "$work/root" "$work/slot" -quiet -no-progress -all-root -noappend \
+        -comp zstd -Xcompression-level 19 -b 256K >/dev/null
+    [ "$(stat -c %s "$work/slot")" -le $((slot_size << 20)) ] ||
+        { echo "image: the root file system is larger than a slot of $slot_size MiB" >&2; exit 1; }
+}
+
+make_state() {
+    truncate -s "${state_size}M" "$work/state"
+    mkfs.ext4 -q -L STATE -U 70726f61-0000-4000-8000-000000000009 \
+        -E hash_seed=70726f61-0000-4000-8000-000000000000,root_owner=0:0 "$work/state"
+}
+
+# Slot attributes, as ChromeOS and CoreOS have them: bits 48-51 priority, 52-55
+# tries left, 56 successful. A is good at priority 1; B is empty and not bootable.
+partition() {
+    local slot=5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6
+    rm -f "$work/disk"
+    truncate -s "${disk_size}M" "$work/disk"
+    sfdisk -q "$work/disk" <<END
+label: gpt
+label-id: 70726f61-0000-4000-8000-000000000000
+1: start=${esp_start}MiB, size=${esp_size}MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name=EFI-SYSTEM, uuid=70726f61-0000-4000-8000-000000000001
+3: start=${slot_a_start}MiB, size=${slot_size}MiB, type=$slot, name=SLOT-A, uuid=70726f61-0000-4000-8000-000000000003, attrs="GUID:48,56"
+4: start=${slot_b_start}MiB, size=${slot_size}MiB, type=$slot, name=SLOT-B, uuid=70726f61-0000-4000-8000-000000000004
+9: start=${state_start}MiB, size=${state_size}MiB, type=4d21b016-b534-45c2-a9fb-5c16e091fd2d, name=STATE, uuid=70726f61-0000-4000-8000-000000000009
+END
+}
+
+place() { dd if="$work/$1" of="$work/disk" bs=1M seek="$2" conv=notrunc,sparse status=none; }
+
+kernel=$(buildroot/kernel.sh)
+cp "$kernel/bzImage" "$out/vmlinuz"
+debian=$(buildroot/rootfs.sh "$binary" "$work/root")
+find "$work/root" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+make_initrd
+make_boot_program "$debian/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+make_esp
+make_slot
+make_state
+partition
+place esp $esp_start
+place slot $slot_a_start
+place state $state_start
+mv "$work/disk" "$out/proa.img"
+# What is in it is compressed already: a low level with a long reach is enough.
+zstd -q -f -T0 -9 --long=27 "$out/proa.img" -o "$out/proa.img.zst"
+
+echo "image: kernel $(stat -c %s "$out/vmlinuz"), initrd $(stat -c %s "$out/initrd")," \
+    "root $(stat -c %s "$work/slot"), download $(stat -c %s "$out/proa.img.zst") bytes"
+echo "image: $out/proa.img"
