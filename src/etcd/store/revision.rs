@@ -1,0 +1,151 @@
+//! One revision while it is being written.
+
+use crate::keys::{self, Kind, Place};
+use crate::range;
+use crate::record::{Head, Record};
+use crate::view::{Overlay, View, Writes};
+use crate::walk::{self, Found, NEWEST, Walk};
+use bytes::Bytes;
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+};
+use proa_etcd_api::mvccpb::event::EventType;
+use proa_etcd_api::mvccpb::{Event, KeyValue};
+
+/// The changes of one revision, on top of everything before it.
+pub(crate) struct Revision<'a> {
+    view: &'a dyn View,
+    writes: &'a mut Writes,
+    begin: Head,
+    events: Vec<Event>,
+}
+
+impl<'a> Revision<'a> {
+    /// Begins the revision after `begin`. Nothing is written until something
+    /// changes.
+    pub fn begin(view: &'a dyn View, writes: &'a mut Writes, begin: Head) -> Self {
+        Self { view, writes, begin, events: Vec::new() }
+    }
+
+    /// The head as the next operation sees it.
+    pub fn head(&self) -> Head {
+        let changed = i64::from(!self.events.is_empty());
+        Head { revision: self.begin.revision + changed, ..self.begin }
+    }
+
+    /// Ends the revision: the new head, stored if there is one, and what happened.
+    pub fn finish(self) -> (Head, Vec<Event>) {
+        let head = self.head();
+        if head != self.begin {
+            self.writes.put(keys::HEAD.to_vec(), head.encode());
+        }
+        (head, self.events)
+    }
+
+    /// What there is to read in the middle of the revision.
+    pub fn overlay(&self) -> Overlay<'_> {
+        Overlay { base: self.view, writes: self.writes }
+    }
+
+    /// Reads in the middle of the revision.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, EtcdError> {
+        range::range(&self.overlay(), self.head(), request)
+    }
+
+    /// The entry of `key`, if it exists.
+    pub fn latest(&self, key: &[u8]) -> Option<KeyValue> {
+        let prefix = keys::versions_of(key);
+        let end = keys::after_versions(&prefix);
+        // What this batch wrote is newer than what the view has.
+        let found = match self.writes.first_put(&prefix, &end) {
+            Some((stored_key, stored)) => {
+                let (_, place, kind) = walk::split_version(stored_key);
+                (kind == Kind::Put).then(|| Found { prefix, place, stored: stored.to_vec() })
+            }
+            None => walk::find(self.view, key, NEWEST),
+        };
+        found.map(Found::entry)
+    }
+
+    /// Writes one key. The lease exists, and so does the key if something of
+    /// it is to be kept: the caller has checked.
+    pub fn put(&mut self, request: &PutRequest) -> PutResponse {
+        let before = self.latest(&request.key);
+        let prev_kv = if request.prev_kv { before.clone() } else { None };
+        let value = match &before {
+            Some(before) if request.ignore_value => before.value.clone(),
+            Some(_) | None => request.value.clone(),
+        };
+        let lease = match &before {
+            Some(before) if request.ignore_lease => before.lease,
+            Some(_) | None => request.lease,
+        };
+        self.write(request.key.clone(), value, lease, before);
+        PutResponse { header: range::header(self.head().revision), prev_kv }
+    }
+
+    fn write(&mut self, key: Bytes, value: Bytes, lease: i64, before: Option<KeyValue>) {
+        let place = self.next_place();
+        let old_lease = before.as_ref().map_or(0, |before| before.lease);
+        if old_lease != lease {
+            self.detach(old_lease, &key);
+            if lease != 0 {
+                self.writes.put(keys::attachment(lease, &key), Vec::new());
+            }
+        }
+        let (create_revision, version) = match &before {
+            Some(before) => (before.create_revision, before.version + 1),
+            None => (place.main, 1),
+        };
+        let record = Record { create_revision, version, lease, value };
+        self.writes.put(keys::version(&key, place, Kind::Put), record.encode());
+        self.writes.put(keys::change(place), keys::change_value(Kind::Put, &key));
+        let mod_revision = place.main;
+        let kv = KeyValue { key, create_revision, mod_revision, version, value: record.value, lease };
+        self.events.push(Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv: before });
+    }
+
+    /// Deletes the keys of a range.
+    pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
+        let found: Vec<KeyValue> = if request.range_end.is_empty() {
+            self.latest(&request.key).into_iter().collect()
+        } else {
+            let (from, end) = keys::bounds(&request.key, &request.range_end);
+            Walk::entries(&self.overlay(), &from, &end, NEWEST).map(Found::entry).collect()
+        };
+        let deleted = found.len() as i64;
+        let prev_kvs = if request.prev_kv { found.clone() } else { Vec::new() };
+        for before in found {
+            self.delete(before);
+        }
+        DeleteRangeResponse { header: range::header(self.head().revision), deleted, prev_kvs }
+    }
+
+    /// Deletes the key of `before`, which is its newest entry.
+    pub fn delete(&mut self, before: KeyValue) {
+        let place = self.next_place();
+        let key = before.key.clone();
+        self.detach(before.lease, &key);
+        self.writes.put(keys::version(&key, place, Kind::Tombstone), Vec::new());
+        self.writes.put(keys::change(place), keys::change_value(Kind::Tombstone, &key));
+        let kv = deleted_entry(key, place);
+        self.events.push(Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv: Some(before) });
+    }
+
+    fn detach(&mut self, lease: i64, key: &[u8]) {
+        if lease != 0 {
+            self.writes.delete(keys::attachment(lease, key));
+        }
+    }
+
+    fn next_place(&self) -> Place {
+        let sub = u32::try_from(self.events.len()).expect("no command fits 2^32 changes in memory");
+        Place { main: self.begin.revision + 1, sub }
+    }
+}
+
+/// What a deletion's event says of the key.
+pub(crate) fn deleted_entry(key: Bytes, place: Place) -> KeyValue {
+    KeyValue { key, mod_revision: place.main, ..KeyValue::default() }
+}
