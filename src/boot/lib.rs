@@ -1,1 +1,21 @@
 //! The initramfs init: choose the slot, spend a try, start it.
+//!
+//! The kernel starts [`run`] as process 1. It ends by becoming the init of the
+//! chosen root file system, or by saying what is wrong and restarting.
+
+mod address;
+mod arp;
+mod console;
+mod disks;
+mod identity;
+mod interface;
+mod mounts;
+mod settings;
+mod slots;
+mod start;
+mod sys;
+
+pub use disks::{Disk, DiskError};
+pub use settings::PROGRAM;
+pub use slots::{SlotError, Slots};
+pub use start::run;
