@@ -77,8 +77,7 @@ impl Disk {
         let file = file.map_err(|source| DiskError::Open { path: self.path.clone(), source })?;
         let primary = self.read_copy(&file, PRIMARY_LBA);
         let backup = self.read_copy(&file, Table::backup_lba(&primary, self.geometry));
-        Table::choose(primary, backup)
-            .map_err(|source| DiskError::Table { path: self.path.clone(), source })
+        Table::choose(primary, backup).map_err(|source| DiskError::Table { path: self.path.clone(), source })
     }
 
     fn read_copy(&self, file: &File, lba: u64) -> Result<TableCopy, Fault> {

@@ -53,7 +53,10 @@ impl Identity {
 ///
 /// # Errors
 /// [`IdentityError`]; a bad file is left as it is.
-pub fn read_or_make(folder: &Path, random: impl FnOnce() -> io::Result<[u8; 16]>) -> Result<Identity, IdentityError> {
+pub fn read_or_make(
+    folder: &Path,
+    random: impl FnOnce() -> io::Result<[u8; 16]>,
+) -> Result<Identity, IdentityError> {
     let path = path(folder);
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim_end().parse() {

@@ -43,7 +43,9 @@ pub enum InterfaceError {
         source: io::Error,
     },
     /// Somebody has every address that was tried.
-    #[error("{tried} addresses of {network} were tried on {name} and others have them all; give a larger proa.network")]
+    #[error(
+        "{tried} addresses of {network} were tried on {name} and others have them all; give a larger proa.network"
+    )]
     Full {
         /// The network.
         network: Network,
@@ -75,9 +77,8 @@ impl Claim {
     /// Turns `name` on and asks for the address made from its hardware
     /// address. Takes some tenths of a second, so it runs beside the mounting.
     pub fn begin(name: &str, network: Network) -> Result<Self, InterfaceError> {
-        let refused = |action| {
-            move |source| InterfaceError::Refused { action, name: name.to_owned(), source }
-        };
+        let refused =
+            |action| move |source| InterfaceError::Refused { action, name: name.to_owned(), source };
         let folder = Path::new("/sys/class/net").join(name);
         let deadline = Instant::now() + LINK_WAIT;
         if !wait(deadline, || folder.exists()) {
@@ -169,7 +170,8 @@ fn wait(deadline: Instant, ready: impl Fn() -> bool) -> bool {
 
 fn interfaces() -> String {
     let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names.join(" ")
 }

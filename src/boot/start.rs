@@ -134,7 +134,10 @@ fn read_command_line() -> Vec<Word> {
     let covered =
         mounts::told(written, "write", file).and_then(|()| mounts::cover(file, Path::new("/proc/cmdline")));
     if let Err(error) = covered {
-        console::say(format_args!("fw_cfg opt/proa/cmdline is read by init alone: {}", console::chain(&error)));
+        console::say(format_args!(
+            "fw_cfg opt/proa/cmdline is read by init alone: {}",
+            console::chain(&error)
+        ));
     }
     cmdline::parse(&line)
 }
@@ -154,7 +157,9 @@ fn tell_address(claim: Claiming, identity: Identity) {
     let claim = claim.join().expect("the thread has no panic of its own, and one would end this process");
     match claim.and_then(|claim| claim.finish(identity.id())) {
         Ok(line) => console::say(line),
-        Err(error) => console::say(format_args!("no address on the cluster network: {}", console::chain(&error))),
+        Err(error) => {
+            console::say(format_args!("no address on the cluster network: {}", console::chain(&error)))
+        }
     }
 }
 
@@ -220,7 +225,8 @@ fn device(disk: &Disk, number: u32, first_lba: u64) -> Result<PathBuf, StartErro
     if let Some(device) = find() {
         return Ok(device);
     }
-    disk.reread().map_err(|source| StartError::System { action: "read the partition table again", source })?;
+    disk.reread()
+        .map_err(|source| StartError::System { action: "read the partition table again", source })?;
     let deadline = Instant::now() + PARTITION_WAIT;
     loop {
         match find() {

@@ -21,7 +21,13 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// mount(2). `source` and `kind` may be empty where the flags make them moot.
-pub fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {
+pub fn mount(
+    source: &Path,
+    target: &Path,
+    kind: &str,
+    flags: libc::c_ulong,
+    options: &str,
+) -> io::Result<()> {
     let source = text(source.as_os_str().as_bytes())?;
     let target = text(target.as_os_str().as_bytes())?;
     let kind = text(kind.as_bytes())?;
@@ -159,11 +165,8 @@ impl Interface {
     /// Gives it its address, and with it the route to the network around it.
     pub fn set_address(&self, address: Ipv4Addr, mask: Ipv4Addr, broadcast: Ipv4Addr) -> io::Result<()> {
         // The address comes first: it sets mask and broadcast by class.
-        let values = [
-            (libc::SIOCSIFADDR, address),
-            (libc::SIOCSIFNETMASK, mask),
-            (libc::SIOCSIFBRDADDR, broadcast),
-        ];
+        let values =
+            [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, mask), (libc::SIOCSIFBRDADDR, broadcast)];
         for (number, value) in values {
             let mut request = self.request();
             let mut data = [0; 14];
@@ -216,14 +219,7 @@ impl ArpSocket {
         let (address, bytes) = Self::raw(&self.everybody);
         // SAFETY: both pointers and lengths are those of living objects.
         let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                0,
-                address,
-                bytes,
-            )
+            libc::sendto(self.socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, address, bytes)
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
