@@ -9,9 +9,15 @@
 //!    of that unit, go on with the others, and plan again from what is observed.
 //! 4. A transaction whose guard fails has not happened: read and plan again.
 
+pub mod agent;
+pub mod api;
+pub mod cluster;
+pub mod engine;
 pub mod glob;
 pub mod registry;
 pub mod requirements;
 pub mod txn;
 pub mod unit_file;
 pub mod unit_name;
+pub mod view;
+mod world;

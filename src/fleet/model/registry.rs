@@ -99,7 +99,7 @@ impl fmt::Display for DesiredState {
 pub struct Launch(pub u64);
 
 /// A unit as its users want it. The name is the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnitRecord {
     /// The body under `bodies/`.
     pub hash: UnitHash,
@@ -113,7 +113,7 @@ pub struct UnitRecord {
 /// A unit that one machine has to run. Machine and unit are the key.
 ///
 /// `desired` is [`DesiredState::Loaded`] or [`DesiredState::Launched`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScheduleRecord {
     /// The body under `bodies/`.
     pub hash: UnitHash,
