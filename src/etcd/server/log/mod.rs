@@ -24,6 +24,8 @@ mod error;
 mod segment;
 mod split;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::fs::File;

@@ -116,6 +116,10 @@ impl Recovery {
         if header.sequence != sequence {
             return Err(damaged(24, "the header belongs to another segment"));
         }
+        // Sizes never change: this was no crash of ours.
+        if bytes.len() != header.segment_bytes as usize {
+            return Err(damaged(bytes.len(), "the file is not as long as it was made"));
+        }
         match self.end {
             Some(before) if header.sequence != before.header.sequence + 1 => {
                 return Err(damaged(0, "the segment before this one is missing"));
