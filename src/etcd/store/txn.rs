@@ -58,6 +58,11 @@ impl<'t> Chosen<'t> {
                         Err(EtcdError::LeaseNotFound)
                     }
                 }
+                // Unlike a plain read, etcd takes a negative revision in a
+                // transaction for one that is compacted.
+                Some(Request::RequestRange(range)) if range.revision < head.compact_revision.min(0) => {
+                    Err(EtcdError::Compacted)
+                }
                 Some(Request::RequestRange(range)) => readable(head, range.revision).map(drop),
                 Some(Request::RequestDeleteRange(_) | Request::RequestTxn(_)) | None => Ok(()),
             },
@@ -107,7 +112,9 @@ impl<'t> Chosen<'t> {
 /// # Panics
 /// If the view holds an entry that this crate did not write.
 pub fn read_txn(view: &dyn View, head: Head, request: &TxnRequest) -> Result<TxnResponse, EtcdError> {
-    let mut response = Chosen::new(view, request).read(view, head)?;
+    let chosen = Chosen::new(view, request);
+    chosen.check(view, head, &|_| true)?;
+    let mut response = chosen.read(view, head)?;
     response.header = range::header(head.revision);
     Ok(response)
 }
