@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
@@ -72,10 +72,4 @@ fn answer(output: io::Result<Output>) -> Result<String, String> {
     }
     let words = String::from_utf8_lossy(&output.stderr);
     Err(words.lines().last().map_or_else(|| output.status.to_string(), str::to_owned))
-}
-
-/// `path` as seen from the current folder when it is below it.
-pub fn relative(path: &Path) -> PathBuf {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).to_owned()
 }

@@ -1,6 +1,5 @@
 //! `proa-qemu`: boots the image on this host, one machine or a cluster.
 
-mod fleet;
 mod prompt;
 mod session;
 mod signals;

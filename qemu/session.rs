@@ -1,10 +1,7 @@
 //! A cluster from power-on to the prompt, with its progress on standard output.
 
-use crate::{
-    fleet::{Fleet, relative},
-    prompt, signals,
-};
-use proa_qemu::{Accel, Cluster, Image};
+use crate::{prompt, signals};
+use proa_qemu::{Accel, Cluster, Fleet, Image};
 use std::{
     error::Error,
     fs,
@@ -204,4 +201,10 @@ fn print_consoles(cluster: &Cluster) {
             eprintln!("{}", line.trim_end());
         }
     }
+}
+
+/// `path` as seen from the current folder when it is below it.
+fn relative(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).to_owned()
 }
