@@ -219,7 +219,7 @@ fn check_consoles(bench: &Bench) {
 
 fn start_unit(bench: &Bench) -> usize {
     let file = "buildroot/demo/hello.service";
-    wait_for("the unit is started", PATIENCE, || bench.fleet(0).ask(&["start", file]));
+    wait_for("the unit is started", PATIENCE, || bench.fleet(0).ask(&["start", "--no-block", file]));
     let runs_on = bench.wait_for_unit(0, None);
     note(bench.start, &format!("{UNIT} runs on machine-{}", runs_on + 1));
     let journal = wait_for("its journal", PATIENCE, || {
