@@ -1,3 +1,4 @@
 //! The store's server: log, database, peers, gRPC.
 
+pub mod database;
 pub mod log;

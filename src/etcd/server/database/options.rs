@@ -1,0 +1,120 @@
+//! How RocksDB is set up for a small machine and for these keys.
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, SliceTransform};
+
+/// What the database may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseOptions {
+    /// Bytes gathered in memory before they become a file. Up to two such
+    /// buffers exist: one is filled while the other is written out.
+    pub write_buffer_bytes: usize,
+    /// Bytes of blocks, indexes and filters kept in memory.
+    pub block_cache_bytes: usize,
+    /// File descriptors that RocksDB keeps open, at least 16.
+    pub max_open_files: u16,
+}
+
+impl Default for DatabaseOptions {
+    /// 2 × 8 MiB of buffers and 16 MiB of cache: 32 MiB of a machine that has
+    /// 256 for everything.
+    fn default() -> Self {
+        Self { write_buffer_bytes: 8 << 20, block_cache_bytes: 16 << 20, max_open_files: 256 }
+    }
+}
+
+impl DatabaseOptions {
+    pub(super) fn build(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_paranoid_checks(true);
+        options.set_compression_type(DBCompressionType::None);
+
+        options.set_write_buffer_size(self.write_buffer_bytes);
+        options.set_max_write_buffer_number(2);
+        options.set_target_file_size_base(16 << 20);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_max_background_jobs(2);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_max_open_files(i32::from(self.max_open_files.max(16)));
+        // There is one writer; what makes several cheaper makes one dearer.
+        options.set_allow_concurrent_memtable_write(false);
+
+        // RocksDB's own diary: the last few hundred KiB of warnings.
+        options.set_log_level(LogLevel::Warn);
+        options.set_max_log_file_size(256 << 10);
+        options.set_keep_log_file_num(2);
+        options.set_stats_dump_period_sec(0);
+        // Reading every file's statistics would slow the start down.
+        options.set_skip_stats_update_on_db_open(true);
+
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(self.block_cache_bytes));
+        blocks.set_block_size(8 << 10);
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        // 10 bits a key: 1 % of needless reads.
+        blocks.set_bloom_filter(10.0, false);
+        blocks.set_whole_key_filtering(true);
+        options.set_block_based_table_factory(&blocks);
+        let versions = SliceTransform::create("proa.versions", of_one_key, Some(is_version));
+        options.set_prefix_extractor(versions);
+        options
+    }
+}
+
+/// What all versions of a user key share: tag `K`, the escaped key and its end
+/// mark 00 01. `None` for other keys.
+///
+/// Inside the escaped key a 00 is followed by FF, so the first 00 01 is the
+/// end. The rest may be of any length: the place to seek to is no whole key.
+/// Example: `K a 00 01 F7` and `K a 00 01` both give `K a 00 01`.
+pub(super) fn versions_prefix(key: &[u8]) -> Option<&[u8]> {
+    if key.first() != Some(&b'K') {
+        return None;
+    }
+    let end = key.windows(2).position(|pair| pair == [0, 1])?;
+    Some(&key[..end + 2])
+}
+
+/// Whether all keys in `from..end` are versions of one user key, so that a
+/// file whose filter does not know that key can be skipped.
+pub(super) fn is_one_key(from: &[u8], end: &[u8]) -> bool {
+    let Some(prefix) = versions_prefix(from) else { return false };
+    // 00 02 is the first place after all that starts with 00 01.
+    end.starts_with(prefix)
+        || (end.len() == prefix.len() && end.ends_with(&[0, 2]) && {
+            let shared = prefix.len() - 1;
+            end[..shared] == prefix[..shared]
+        })
+}
+
+fn of_one_key(key: &[u8]) -> &[u8] {
+    versions_prefix(key).unwrap_or(key)
+}
+
+fn is_version(key: &[u8]) -> bool {
+    versions_prefix(key).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_of_one_key_only_when_no_other_key_can_be_in_it() {
+        #[rustfmt::skip]
+        let cases: [(&str, &[u8], &[u8], bool); 8] = [
+            ("all versions",            b"Ka\0\x01",            b"Ka\0\x02",            true),
+            ("from a revision",         b"Ka\0\x01\xF7\xFF",    b"Ka\0\x02",            true),
+            ("between revisions",       b"Ka\0\x01\xF7",        b"Ka\0\x01\xF8",        true),
+            ("a key with a nul",        b"Ka\0\xFFb\0\x01",     b"Ka\0\xFFb\0\x02",     true),
+            ("up to another key",       b"Ka\0\x01",            b"Kb\0\x01",            false),
+            ("into a longer key",       b"Ka\0\x01",            b"Ka\0\xFF\0\x02",      false),
+            ("not yet a key",           b"Ka",                  b"Ka\0\x02",            false),
+            ("another tag",             b"Ra\0\x01",            b"Ra\0\x02",            false),
+        ];
+        for (name, from, end, want) in cases {
+            assert_eq!(is_one_key(from, end), want, "{name}");
+        }
+    }
+}
