@@ -74,7 +74,8 @@ impl Default for LogOptions {
 
 impl LogOptions {
     fn check(&self) -> Result<(), LogError> {
-        let is_good = (8 << 10..=1 << 30).contains(&self.segment_bytes) && self.segment_bytes % 4096 == 0;
+        let is_good =
+            (8 << 10..=1 << 30).contains(&self.segment_bytes) && self.segment_bytes.is_multiple_of(4096);
         if is_good {
             return Ok(());
         }
@@ -202,9 +203,7 @@ impl Log {
             first_batch: 1,
             previous_chain: 0,
         };
-        let mut hard_state = HardState::default();
-        hard_state.term = term;
-        hard_state.commit = index;
+        let hard_state = HardState { term, commit: index, ..HardState::default() };
         // The first batch goes in with the header: a log has its marker from
         // the moment it has its name.
         let mut first = Vec::new();

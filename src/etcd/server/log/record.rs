@@ -282,11 +282,8 @@ fn decode(payload: &[u8]) -> Option<Record> {
     match (payload[0], payload.len()) {
         (KIND_ENTRY, ENTRY_BYTES..) => decode_entry(payload).map(Record::Entry),
         (KIND_HARD_STATE, 32) => {
-            let mut state = HardState::default();
-            state.term = u64_at(payload, 8);
-            state.vote = u64_at(payload, 16);
-            state.commit = u64_at(payload, 24);
-            Some(Record::HardState(state))
+            let (term, vote, commit) = (u64_at(payload, 8), u64_at(payload, 16), u64_at(payload, 24));
+            Some(Record::HardState(HardState { term, vote, commit, ..HardState::default() }))
         }
         (KIND_COMPACTED, 24) => Some(Record::Compacted(marker(payload))),
         (KIND_RESTARTED, 24) => Some(Record::Restarted(marker(payload))),
@@ -296,20 +293,22 @@ fn decode(payload: &[u8]) -> Option<Record> {
 
 fn decode_entry(payload: &[u8]) -> Option<Entry> {
     let (context, data) = payload[ENTRY_BYTES..].split_at_checked(u32_at(payload, 4) as usize)?;
-    let mut entry = Entry::default();
-    entry.entry_type = match payload[2] {
+    let entry_type = match payload[2] {
         0 => EntryType::EntryNormal,
         1 => EntryType::EntryConfChange,
         2 => EntryType::EntryConfChangeV2,
         _ => return None,
     };
-    entry.sync_log = payload[1] & FLAG_SYNC_LOG != 0;
-    entry.term = u64_at(payload, 8);
-    entry.index = u64_at(payload, 16);
-    // Copied: a slice would keep the whole segment in memory.
-    entry.context = Bytes::copy_from_slice(context);
-    entry.data = Bytes::copy_from_slice(data);
-    Some(entry)
+    Some(Entry {
+        entry_type,
+        term: u64_at(payload, 8),
+        index: u64_at(payload, 16),
+        sync_log: payload[1] & FLAG_SYNC_LOG != 0,
+        // Copied: a slice would keep the whole segment in memory.
+        context: Bytes::copy_from_slice(context),
+        data: Bytes::copy_from_slice(data),
+        ..Entry::default()
+    })
 }
 
 fn marker(payload: &[u8]) -> Marker {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::LogError;
 
 /// How much a spare is filled with at a time.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// What is in a log's folder.
 #[derive(Debug, Default)]

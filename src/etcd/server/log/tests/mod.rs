@@ -14,12 +14,10 @@ use super::{Log, LogOptions};
 const SMALL: LogOptions = LogOptions { segment_bytes: 8 << 10, spares: 2, keep_free_bytes: 0 };
 
 fn entry(index: u64, term: u64, size: usize) -> Entry {
-    let mut entry = Entry::default();
-    entry.index = index;
-    entry.term = term;
-    entry.data = (0..size).map(|at| (at as u64 * 7 + index * 13 + term) as u8).collect::<Vec<_>>().into();
+    let data: Vec<u8> = (0..size).map(|at| (at as u64 * 7 + index * 13 + term) as u8).collect();
+    let mut entry = Entry { index, term, data: data.into(), ..Entry::default() };
     // Every field of an entry, in some entry.
-    if index % 3 == 0 {
+    if index.is_multiple_of(3) {
         entry.entry_type = EntryType::EntryConfChangeV2;
         entry.context = vec![index as u8; 5].into();
         entry.sync_log = true;
@@ -32,11 +30,7 @@ fn entries(indexes: std::ops::RangeInclusive<u64>, term: u64, size: usize) -> Ve
 }
 
 fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
-    let mut state = HardState::default();
-    state.term = term;
-    state.vote = vote;
-    state.commit = commit;
-    state
+    HardState { term, vote, commit, ..HardState::default() }
 }
 
 fn made(dir: &std::path::Path) -> Log {
