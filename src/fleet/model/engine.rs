@@ -357,15 +357,17 @@ impl<'a> Engine<'a> {
             },
         };
         let chosen = self.world.choose(name, false);
-        let may_follow = |to: &MachineId| current.is_none() || self.peers_are_well(name, *to);
-        match chosen {
-            Ok(to) if may_follow(&to) => {
+        let unwell = |to: MachineId| match current {
+            Some(_) => self.unwell_peer(name, to),
+            None => None,
+        };
+        match chosen.and_then(|to| unwell(to).map_or(Ok(to), |peer| Err(Obstacle::Peer(peer)))) {
+            Ok(to) => {
                 let why = why.unwrap_or(Why::FewestUnits(self.world.units_on(to)));
                 self.relocate(name, current, to, why);
                 self.drive_away(name, to);
                 true
             }
-            Ok(_) => false,
             Err(obstacle) => {
                 self.stuck.insert(name.clone(), obstacle);
                 false
@@ -386,10 +388,10 @@ impl<'a> Engine<'a> {
 
     /// A unit follows the ones it must be with only to where they stay: units
     /// that name each other would otherwise chase each other for ever.
-    fn peers_are_well(&self, name: &UnitName, machine: MachineId) -> bool {
+    fn unwell_peer(&self, name: &UnitName, machine: MachineId) -> Option<UnitName> {
         let peers = self.world.requirements(name).map(|asks| &asks.machine_of);
         let mut peers = peers.into_iter().flatten();
-        peers.all(|peer| self.trouble(peer, machine).is_none())
+        peers.find(|peer| self.trouble(peer, machine).is_some()).cloned()
     }
 
     fn relocate(&mut self, name: &'a UnitName, from: Option<MachineId>, to: MachineId, why: Why) {
