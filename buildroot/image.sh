@@ -100,7 +100,18 @@ END
 
 place() { dd if="$work/$1" of="$work/disk" bs=1M seek="$2" conv=notrunc,sparse status=none; }
 
+. buildroot/cache.sh
 kernel=$(buildroot/kernel.sh)
+# Compressing takes the most of a minute, so nothing is made again from the same things.
+key=$({
+    cat "$binary" "$kernel/bzImage" Cargo.toml
+    find buildroot -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+} | content_key)
+if [ "$(cat "$out/image.key" 2>/dev/null)" = "$key" ]; then
+    echo "image: $out/proa.img is up to date"
+    exit
+fi
+rm -f "$out/image.key"
 cp "$kernel/bzImage" "$out/vmlinuz"
 debian=$(buildroot/rootfs.sh "$binary" "$work/root")
 find "$work/root" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
@@ -116,6 +127,7 @@ place state $state_start
 mv "$work/disk" "$out/proa.img"
 # What is in it is compressed already: a low level with a long reach is enough.
 zstd -q -f -T0 -9 --long=27 "$out/proa.img" -o "$out/proa.img.zst"
+echo "$key" >"$out/image.key"
 
 echo "image: kernel $(stat -c %s "$out/vmlinuz"), initrd $(stat -c %s "$out/initrd")," \
     "root $(stat -c %s "$work/slot"), download $(stat -c %s "$out/proa.img.zst") bytes"

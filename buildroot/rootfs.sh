@@ -30,7 +30,7 @@ debian_tree() {
         trap 'rm -rf "$work"' EXIT
         # `extract` runs no maintainer script: nothing needs a chroot.
         echo "$suites" | mmdebstrap --quiet --variant=extract --architectures=amd64 \
-            --include="$packages" trixie "$work/packages.tar" - >"$work/log" 2>&1 ||
+            --aptopt='Acquire::Retries "3"' --include="$packages" trixie "$work/packages.tar" - >"$work/log" 2>&1 ||
             { tail -n 20 "$work/log" >&2; fail "mmdebstrap could not fetch the packages"; }
         mkdir "$work/tree"
         tar -xf "$work/packages.tar" -C "$work/tree" --no-same-owner --exclude='./dev/*'
