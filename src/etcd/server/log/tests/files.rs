@@ -220,6 +220,8 @@ fn a_torn_tail_is_cut_and_the_log_goes_on() {
         fs::write(&segment, &torn).unwrap();
         let (mut log, found) = Log::open(dir.path(), SMALL).unwrap();
         assert_eq!(found.entries, entries(1..=2, 1, 100), "{lost:?}");
+        let left = &fs::read(&segment).unwrap()[log.live.end.offset..];
+        assert!(left.iter().all(|byte| *byte == 0), "{lost:?}: remains of the torn write are left");
         let _ = log.append(&entries(3..=3, 2, 5), None).unwrap();
         drop(log);
         let (_log, found) = Log::open(dir.path(), SMALL).unwrap();
