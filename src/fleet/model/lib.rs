@@ -14,6 +14,7 @@ pub mod api;
 pub mod cluster;
 pub mod engine;
 pub mod glob;
+mod loss;
 pub mod registry;
 pub mod requirements;
 pub mod txn;

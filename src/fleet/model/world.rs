@@ -213,7 +213,7 @@ impl<'a> World<'a> {
         }
         for &(_, machine) in &self.by_load {
             let replaced = || {
-                let by_other = self.replacer(name, machine).map(Clone::clone);
+                let by_other = self.replacer(name, machine).cloned();
                 let by_this = || self.driven_away_by(name, machine).first().map(|one| (*one).clone());
                 by_other.or_else(|| peaceful.then(by_this).flatten()).map(Obstacle::Replaced)
             };

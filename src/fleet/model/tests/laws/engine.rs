@@ -39,11 +39,14 @@ fn three_machines() -> (Store, Revision) {
     (store, leader)
 }
 
+/// Name of the case, units with their `[X-Fleet]` lines, places.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 #[test]
 fn units_go_where_they_may_and_fewest_are() {
     let id = machine(3);
     #[rustfmt::skip]
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[Case] = &[
         ("spread",            &[("a", ""), ("b", ""), ("c", ""), ("d", "")], "a@1 b@2 c@3 d@1"),
         ("machine id",        &[("a", &format!("MachineID={id}")), ("b", "")], "a@3 b@1"),
         ("one of two values", &[("a", "MachineMetadata=\"region=us\" \"region=eu\"")], "a@1"),
@@ -56,7 +59,7 @@ fn units_go_where_they_may_and_fewest_are() {
         ("peers in a ring",   &[("a", "MachineOf=b.service"), ("b", "MachineOf=a.service")], ""),
         ("global",            &[("a", "Global=true"), ("b", "")], "a@1 a@2 a@3 b@1"),
         ("global on some",    &[("a", "Global=true\nMachineMetadata=region=us")], "a@2 a@3"),
-        ("replaces",          &[("a", "MachineMetadata=region=eu \n"), ("b", &format!("Replaces=c.service\nMachineMetadata=region=eu")), ("c", "")], "a@1 b@1 c@2"),
+        ("replaces",          &[("a", "MachineMetadata=region=eu \n"), ("b", "Replaces=c.service\nMachineMetadata=region=eu"), ("c", "")], "a@1 b@1 c@2"),
     ];
     for (case, units, want) in cases {
         let (mut store, leader) = three_machines();

@@ -12,10 +12,13 @@ fn options(file: &UnitFile) -> Vec<(&str, &str, &str)> {
     options.map(|o| (o.section.as_str(), o.name.as_str(), o.value.as_str())).collect()
 }
 
+/// Name of the case, text, options.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str, &'a str)]);
+
 #[test]
 fn files_are_read_as_systemd_reads_them() {
     #[rustfmt::skip]
-    let cases: &[(&str, &str, &[(&str, &str, &str)])] = &[
+    let cases: &[Case] = &[
         ("repeats and order", "[Unit]\nAfter=b\nAfter=a\n[Service]\nX=\n[Unit]\nAfter=\n",
             &[("Unit", "After", "b"), ("Unit", "After", "a"), ("Service", "X", ""), ("Unit", "After", "")]),
         ("comments",          "# a\n; b\n[Unit]\n#Description=Foo\nDescription=Bar\n",   &[("Unit", "Description", "Bar")]),
