@@ -31,7 +31,7 @@ pub use founding::Founded;
 
 pub use input::{Broken, Dropped};
 pub use reads::ReadReady;
-pub use replica::{Output, ProposeError, Replica, Role, SnapshotWanted, Standing, Write};
+pub use replica::{Output, ProposeError, Replica, Role, SnapshotWanted, Standing, Write, snapshot_message};
 
 /// The raft protocol's own records, as every part of the store uses them.
 pub use raft::eraftpb;

@@ -318,16 +318,6 @@ impl Replica {
         self.keep_timeout();
     }
 
-    /// The message that announces a snapshot of `position` and `members`.
-    pub fn snapshot_message(
-        &self,
-        wanted: SnapshotWanted,
-        position: Position,
-        members: ConfState,
-    ) -> Message {
-        snapshot_message(self.raw.raft.id, wanted, position, members)
-    }
-
     /// Who leads, as seen now.
     pub fn standing(&self) -> Standing {
         let raft = &self.raw.raft;
@@ -501,7 +491,9 @@ impl Replica {
     }
 }
 
-fn snapshot_message(from: u64, wanted: SnapshotWanted, position: Position, members: ConfState) -> Message {
+/// The message with which `from` announces to `wanted.to` a snapshot of
+/// `position`, at least as new as what was wanted, and `members` as of there.
+pub fn snapshot_message(from: u64, wanted: SnapshotWanted, position: Position, members: ConfState) -> Message {
     let mut snapshot = Snapshot::default();
     let metadata = snapshot.mut_metadata();
     metadata.index = position.index;

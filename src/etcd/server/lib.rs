@@ -1,4 +1,24 @@
 //! The store's server: log, database, peers, gRPC.
 
+mod compaction;
+pub mod config;
 pub mod database;
+pub mod grpc;
+mod http;
+pub mod lease;
+mod lessor;
+mod listen;
 pub mod log;
+pub mod node;
+pub mod peer;
+mod run;
+pub mod settings;
+pub mod space;
+pub mod watch;
+
+pub use run::{RunError, run};
+
+/// The version of etcd whose protocol is spoken; clients ask for it.
+pub const PROTOCOL_VERSION: &str = "3.5.0";
+/// The version of the cluster as a whole.
+pub const CLUSTER_VERSION: &str = "3.5.0";

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proa_etcd_replica::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
-use proa_etcd_replica::{Config, Output, Position, Replica, Role, SnapshotWanted, Start, Write};
+use proa_etcd_replica::{Config, Output, Position, Replica, Role, SnapshotWanted, Start, Write, snapshot_message};
 
 /// splitmix64.
 struct Random(u64);
@@ -419,8 +419,7 @@ impl World {
             let position = state.last().unwrap().0;
             assert!(position.index >= wanted.at_least);
             let conf = first_state(self.members.len() as u64).0;
-            let message =
-                self.members[from].replica.as_ref().unwrap().snapshot_message(wanted, position, conf);
+            let message = snapshot_message(from as u64 + 1, wanted, position, conf);
             self.members[to].staged.insert(position, state);
             self.handle(Event::Deliver(to, message));
         }

@@ -11,7 +11,7 @@
 //! view(&self) -> Arc<ReadView>                       // ReadView { view, head, applied }
 //! status(&self) -> tokio::sync::watch::Receiver<Status>
 //! members(&self) -> Vec<etcdserverpb::Member>         // by id
-//! set_event_sink(&self, EventSink)                    // Box<dyn Fn(u64, Arc<Vec<Event>>) + Send + Sync>
+//! set_event_sink(&self, EventSink)                    // Box<dyn Fn(i64 /* revision */, Arc<Vec<Event>>) + Send + Sync>
 //! leases(&self) -> Vec<(i64 /* id */, i64 /* ttl s */)> // of the applied state
 //! async ask_leader(&self, Bytes) -> Result<Bytes, EtcdError>
 //! set_answerer(&self, Answerer)                       // Box<dyn Fn(Bytes) -> Result<Bytes, EtcdError> + Send + Sync>
@@ -19,8 +19,21 @@
 //! stop(self)                                          // joins threads, drops the database
 //! ```
 
+mod applier;
+mod ask;
+mod boot;
+mod core;
+mod error;
+mod handle;
+mod membership;
+mod meta;
+mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
+mod writer;
 
-pub use types::{
-    Answerer, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status,
-};
+pub use error::NodeError;
+pub use handle::{Node, is_member};
+pub use meta::write_durably;
+pub use types::{Answerer, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status};

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proa_etcd_api::etcdserverpb::Member;
-use proa_etcd_store::{Event, Head};
+use proa_etcd_api::mvccpb::Event;
+use proa_etcd_store::Head;
 
 use crate::database::DatabaseView;
 
@@ -50,7 +51,7 @@ pub enum Bootstrap {
     /// The members found each other on the network.
     Founded(proa_etcd_replica::Founded),
     /// The cluster runs and has added this member: `--initial-cluster` with
-    /// state `existing`; ids come from a running member.
+    /// state `existing`.
     Join {
         /// `--initial-cluster`: name to peer URLs, this member included.
         members: BTreeMap<String, Vec<String>>,
@@ -129,9 +130,8 @@ pub struct MembersChanged {
 }
 
 /// Gets every revision's events, on the applying thread, in revision order.
-pub type EventSink = Box<dyn Fn(u64, Arc<Vec<Event>>) + Send + Sync>;
+pub type EventSink = Box<dyn Fn(i64, Arc<Vec<Event>>) + Send + Sync>;
 
 /// Answers a question another member asked this one because it is the leader;
 /// called on a network thread and must not block.
-pub type Answerer =
-    Box<dyn Fn(bytes::Bytes) -> Result<bytes::Bytes, proa_etcd_api::EtcdError> + Send + Sync>;
+pub type Answerer = Box<dyn Fn(bytes::Bytes) -> Result<bytes::Bytes, proa_etcd_api::EtcdError> + Send + Sync>;

@@ -1,0 +1,375 @@
+//! The thread that applies committed entries, publishes what can be read and
+//! answers who waits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::command::Batch;
+use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_api::mvccpb::Event;
+use proa_etcd_replica::eraftpb::{ConfState, Entry, EntryType};
+use proa_etcd_replica::{Position, SnapshotWanted};
+use proa_etcd_store::{Machine, Overlay, Reply, Writes, forget_member, record_member, scrub};
+use prost::Message as _;
+
+use super::meta;
+use super::shared::{Installed, Shared, ToCore, Waiter, lock};
+use super::types::{MembersChanged, ReadView};
+use super::writer::ToWriter;
+use crate::database::{Database, DatabaseError, Staged};
+
+/// Entries of a scrub step: a few milliseconds, between batches.
+const SCRUB_BUDGET: usize = 1_000;
+/// Longest wait for readers of the old state when a snapshot replaces it.
+const READERS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the applying thread is told.
+pub(super) enum ToApplier {
+    /// Committed entries, in order.
+    Entries(Vec<Decided>),
+    /// Let these go once the index is applied.
+    Reads(u64, Vec<Waiter<()>>),
+    /// Make a copy of the state for a follower.
+    Copy(SnapshotWanted),
+    /// Replace the state by a snapshot.
+    Install { staged: Staged, done: Sender<Installed> },
+    /// End.
+    Stop,
+}
+
+/// A committed entry; a membership change with what became of it.
+pub(super) struct Decided {
+    pub(super) entry: Entry,
+    pub(super) change: Option<Changed>,
+}
+
+/// A membership change as the raft thread decided it.
+pub(super) struct Changed {
+    pub(super) outcome: Result<Accepted, EtcdError>,
+    pub(super) waiter: Option<Waiter<MembersChanged>>,
+}
+
+/// A membership change that took place.
+pub(super) struct Accepted {
+    pub(super) members: ConfState,
+    pub(super) member: Member,
+    /// All removed members when this removed one.
+    pub(super) removed: Option<Vec<u64>>,
+}
+
+/// The applier's possessions.
+pub(super) struct Applier {
+    pub(super) database: Option<Database>,
+    pub(super) applied: Position,
+    pub(super) members: ConfState,
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Sender<ToWriter>,
+    pub(super) inbox: Receiver<ToApplier>,
+    pub(super) reads: Vec<(u64, Vec<Waiter<()>>)>,
+    pub(super) snapshot_count: u64,
+    /// Index of the last flush for a compaction of the log.
+    pub(super) compacted: u64,
+    /// The part of proposal ids that this member's own have in common.
+    pub(super) own_ids: u64,
+    pub(super) flushing: Option<std::thread::JoinHandle<()>>,
+    pub(super) scrubbed: i64,
+}
+
+impl Applier {
+    /// Runs until told to stop; drops the database then.
+    pub(super) fn run(mut self) {
+        self.publish();
+        loop {
+            let job = match self.inbox.try_recv() {
+                Ok(job) => job,
+                // Idle: a step of housekeeping, then wait.
+                Err(TryRecvError::Empty) if self.scrub_step() => continue,
+                Err(TryRecvError::Empty) => match self.inbox.recv() {
+                    Ok(job) => job,
+                    Err(_) => break,
+                },
+                Err(TryRecvError::Disconnected) => break,
+            };
+            match job {
+                ToApplier::Entries(entries) => self.apply(entries),
+                ToApplier::Reads(index, waiters) => {
+                    self.reads.push((index, waiters));
+                    self.release_reads();
+                }
+                ToApplier::Copy(wanted) => self.copy(wanted),
+                ToApplier::Install { staged, done } => self.install(staged, &done),
+                ToApplier::Stop => break,
+            }
+        }
+        self.end_flush();
+        self.shared.release_waiters();
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("only a replacement takes it away, and puts one back")
+    }
+
+    fn apply(&mut self, entries: Vec<Decided>) {
+        let mut work = Work::default();
+        {
+            let view = self.database().snapshot();
+            let shared = self.shared.clone();
+            let mut machine = lock(&shared.machine);
+            for decided in entries {
+                self.applied = Position::of(&decided.entry);
+                match decided.change {
+                    Some(changed) => self.apply_change(changed, &mut work),
+                    None => apply_normal(&mut machine, &view, &decided.entry, &mut work),
+                }
+            }
+            meta::put_position(&mut work.writes, self.applied, &self.members);
+        }
+        self.database().write(&work.writes);
+        self.publish();
+        if work.touches_members {
+            self.publish_members();
+        }
+        self.answer(work);
+        self.release_reads();
+        self.flush_when_due();
+    }
+
+    fn apply_change(&mut self, changed: Changed, work: &mut Work) {
+        let outcome = changed.outcome.map(|accepted| {
+            self.members = accepted.members;
+            match accepted.removed {
+                Some(removed) => {
+                    forget_member(&mut work.writes, accepted.member.id);
+                    meta::put_removed(&mut work.writes, removed);
+                }
+                None => {
+                    // The record's own words (name, client URLs) are kept.
+                    let view = self.database().snapshot();
+                    let overlay = Overlay { base: &view, writes: &work.writes };
+                    let known = proa_etcd_store::members(&overlay).unwrap_or_default();
+                    let said = known.into_iter().find(|known| known.id == accepted.member.id);
+                    let mut member = accepted.member.clone();
+                    if let Some(said) = said {
+                        member.name = said.name;
+                        member.client_urls = said.client_urls;
+                    }
+                    record_member(&mut work.writes, &member);
+                }
+            }
+            accepted.member
+        });
+        work.touches_members = true;
+        work.changes.extend(changed.waiter.map(|waiter| (waiter, outcome)));
+    }
+
+    /// Makes the state readable.
+    fn publish(&self) {
+        let head = lock(&self.shared.machine).head();
+        let view = ReadView { view: self.database().snapshot(), head, applied: self.applied.index };
+        self.shared.view.set(Some(Arc::new(view)));
+        let applied = self.applied.index;
+        self.shared.status.send_if_modified(|status| {
+            let is_new = status.applied != applied;
+            status.applied = applied;
+            status.committed = status.committed.max(applied);
+            is_new
+        });
+    }
+
+    pub(super) fn publish_members(&self) {
+        match proa_etcd_store::members(&self.database().snapshot()) {
+            Ok(members) => *lock(&self.shared.members) = members,
+            Err(error) => self.shared.fail(&error.to_string()),
+        }
+    }
+
+    /// Watchers first, so that who saw an answer can find its events.
+    fn answer(&mut self, work: Work) {
+        if let Some(sink) = self.shared.sink.get() {
+            for (revision, events) in work.events {
+                sink(revision, Arc::new(events));
+            }
+        }
+        let mut done = Vec::new();
+        {
+            let mut waiters = lock(&self.shared.waiters);
+            for (id, reply) in work.replies {
+                if id >> 32 == self.own_ids {
+                    done.push(id);
+                    if let Some(waiter) = waiters.remove(&id) {
+                        // It may have given up meanwhile.
+                        let _ = waiter.send(reply);
+                    }
+                }
+            }
+        }
+        let members = lock(&self.shared.members).clone();
+        for (waiter, outcome) in work.changes {
+            let changed = outcome.map(|member| MembersChanged { member, members: members.clone() });
+            let _ = waiter.send(changed);
+        }
+        let _ = self.shared.core.send(ToCore::Applied { position: self.applied, done });
+    }
+
+    fn release_reads(&mut self) {
+        let applied = self.applied.index;
+        for (_, waiters) in self.reads.extract_if(.., |(index, _)| *index <= applied) {
+            for waiter in waiters {
+                let _ = waiter.send(Ok(()));
+            }
+        }
+    }
+
+    /// Flushes the database on another thread and lets the log be cut behind
+    /// what was flushed.
+    fn flush_when_due(&mut self) {
+        if self.applied.index < self.compacted + self.snapshot_count {
+            return;
+        }
+        self.compacted = self.applied.index;
+        self.end_flush();
+        let (database, writer) = (self.database().clone(), self.writer.clone());
+        // Followers a little behind catch up from the log. Source: etcd keeps
+        // 5000 entries (DefaultSnapshotCatchUpEntries).
+        let keep = 5_000.min(self.snapshot_count);
+        let flush = move || {
+            let stored = database.flush(meta::POSITION);
+            drop(database);
+            let flushed = stored.and_then(|stored| meta::decode_position(stored).ok());
+            if let Some((position, _)) = flushed {
+                let _ = writer.send(ToWriter::Compact { index: position.index.saturating_sub(keep) });
+            }
+        };
+        match std::thread::Builder::new().name("etcd-flush".into()).spawn(flush) {
+            Ok(thread) => self.flushing = Some(thread),
+            Err(error) => tracing::warn!("cannot start a thread to flush the database: {error}"),
+        }
+    }
+
+    fn end_flush(&mut self) {
+        if let Some(thread) = self.flushing.take() {
+            // A panic there was printed already.
+            let _ = thread.join();
+        }
+    }
+
+    /// One step of removing what compactions gave up; `false` when all is done.
+    fn scrub_step(&mut self) -> bool {
+        let head = lock(&self.shared.machine).head();
+        if head.compact_revision <= self.scrubbed {
+            return false;
+        }
+        let step = scrub(&self.database().snapshot(), head, SCRUB_BUDGET);
+        if !step.writes.is_empty() {
+            self.database().write(&step.writes);
+        }
+        if step.done {
+            self.scrubbed = head.compact_revision;
+        }
+        true
+    }
+
+    /// Copies the state for a follower and starts sending it.
+    fn copy(&mut self, wanted: SnapshotWanted) {
+        let copied: Result<PathBuf, DatabaseError> = self.database().checkpoint();
+        match (copied, self.shared.peers.get()) {
+            (Ok(folder), Some(peers)) => {
+                let from = self.shared.status.borrow().member_id;
+                let message =
+                    proa_etcd_replica::snapshot_message(from, wanted, self.applied, self.members.clone());
+                tracing::info!(
+                    "sending a snapshot up to index {} to member {:x}",
+                    self.applied.index,
+                    wanted.to
+                );
+                peers.send_snapshot(message, folder);
+            }
+            (Err(error), _) => {
+                tracing::warn!("cannot make a snapshot: {error}");
+                let _ = self.shared.core.send(ToCore::NoSnapshot { to: wanted.to });
+            }
+            // The peers are set before this thread starts.
+            (Ok(_), None) => {
+                let _ = self.shared.core.send(ToCore::NoSnapshot { to: wanted.to });
+            }
+        }
+    }
+
+    /// Replaces the whole state. Readers wait: what they would read is from
+    /// before the snapshot, and the folder is about to be another one.
+    fn install(&mut self, staged: Staged, done: &Sender<Installed>) {
+        self.end_flush();
+        let last = self.shared.view.get();
+        self.shared.view.set(None);
+        let deadline = Instant::now() + READERS_TIMEOUT;
+        while Arc::strong_count(&last) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(last);
+        let database = self.database.take().expect("an earlier replacement put it back");
+        let replaced = database.replace(staged).map_err(|error| error.to_string());
+        let loaded = replaced.and_then(|database| self.load(database));
+        match loaded {
+            Ok(installed) => {
+                self.publish();
+                self.publish_members();
+                self.release_reads();
+                let _ = done.send(installed);
+            }
+            // The copy is in place at the next start, which finishes this.
+            Err(error) => {
+                eprintln!("etcd: cannot install the received snapshot: {error}; aborting");
+                std::process::abort();
+            }
+        }
+    }
+
+    fn load(&mut self, database: Database) -> Result<Installed, String> {
+        let view = database.snapshot();
+        let stored = database.get(meta::POSITION).ok_or("it has no raft position")?;
+        let (position, members) = meta::decode_position(stored).map_err(|error| error.to_string())?;
+        let machine = Machine::load(&view).map_err(|error| error.to_string())?;
+        let records = proa_etcd_store::members(&view).map_err(|error| error.to_string())?;
+        let removed = meta::removed(&view).map_err(|error| error.to_string())?;
+        drop(view);
+        *lock(&self.shared.machine) = machine;
+        self.database = Some(database);
+        (self.applied, self.members, self.compacted) = (position, members, position.index);
+        self.scrubbed = 0;
+        Ok(Installed { position, members: records, removed })
+    }
+}
+
+/// What a run of entries comes to.
+#[derive(Default)]
+struct Work {
+    writes: Writes,
+    replies: Vec<(u64, Result<Reply, EtcdError>)>,
+    events: Vec<(i64, Vec<Event>)>,
+    changes: Vec<(Waiter<MembersChanged>, Result<Member, EtcdError>)>,
+    touches_members: bool,
+}
+
+fn apply_normal(machine: &mut Machine, view: &dyn proa_etcd_store::View, entry: &Entry, work: &mut Work) {
+    // A new leader's first entry is empty; membership entries come decided.
+    if entry.data.is_empty() || entry.entry_type != EntryType::EntryNormal {
+        return;
+    }
+    // Alike on every member, so leaving it out keeps them alike.
+    let Ok(batch) = Batch::decode(entry.data.clone()) else {
+        tracing::error!("entry {} is no batch of this version and changes nothing", entry.index);
+        return;
+    };
+    for proposal in batch.proposals {
+        let command = proposal.command.unwrap_or_default();
+        work.touches_members |= matches!(command.op, Some(proa_etcd_api::command::command::Op::Member(_)));
+        let outcome = machine.apply(view, &mut work.writes, &command);
+        work.replies.push((proposal.id, outcome.reply));
+        if !outcome.events.is_empty() {
+            work.events.push((machine.head().revision, outcome.events));
+        }
+    }
+}

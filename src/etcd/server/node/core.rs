@@ -1,0 +1,575 @@
+//! The raft thread: one turn takes what is there, decides, and hands the work
+//! to those who wait for disks and networks. It never waits for either.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::command::{Command, Proposal, command::Op};
+use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_replica::eraftpb::{Entry, EntryType};
+use proa_etcd_replica::{Output, Position, ProposeError, Replica, Role, Standing, Write, decode_conf_change};
+use prost::Message as _;
+
+use super::applier::{Accepted, Changed, Decided, ToApplier};
+use super::ask;
+use super::membership::Membership;
+use super::shared::{Installed, Shared, ToCore, Waiter, lock};
+use super::types::{MemberChange, MembersChanged};
+use super::writer::ToWriter;
+use crate::database::CopiedFile;
+use crate::peer::frame::Frame;
+use crate::peer::snapshot::Receiving;
+use crate::peer::{Incoming, Peers};
+
+/// Inputs taken in one turn before raft is asked what follows.
+const MAX_TURN: usize = 4_096;
+/// Proposals in one entry, and their bytes.
+const MAX_BATCH: usize = 8_192;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Writes in flight above which proposals gather: the batch is what came in
+/// while the disk was busy. Two, so that the disk is never idle between them.
+const MAX_WRITES_IN_FLIGHT: usize = 2;
+/// Proposals that wait here before more are refused.
+const MAX_PENDING: usize = 50_000;
+/// Entries that may be committed and not applied before more are refused.
+/// Source: etcd's `maxGapBetweenApplyAndCommitIndex`.
+const MAX_UNAPPLIED: u64 = 5_000;
+/// Ticks between two tries to publish this member's name and URLs.
+const PUBLISH_TICKS: u64 = 10;
+/// Ticks a removed member goes on, so that the others hear of it.
+const FAREWELL_TICKS: u64 = 5;
+
+/// A proposal on its way.
+struct Pending {
+    id: u64,
+    body: Bytes,
+    /// The member whose client waits, when that is not this one.
+    origin: Option<u64>,
+}
+
+/// The raft thread's possessions.
+pub(super) struct Core {
+    pub(super) replica: Replica,
+    pub(super) shared: Arc<Shared>,
+    pub(super) peers: Peers,
+    pub(super) writer: Sender<ToWriter>,
+    pub(super) applier: Sender<ToApplier>,
+    pub(super) inbox: Receiver<ToCore>,
+    pub(super) tick: Duration,
+    pub(super) member_id: u64,
+    pub(super) membership: Membership,
+    /// What this member says about itself once there is a leader.
+    pub(super) myself: Member,
+    state: State,
+}
+
+#[derive(Default)]
+struct State {
+    standing: Standing,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    /// Proposals of clients here that were proposed or forwarded, with the
+    /// term: when an entry of a later term was applied and they were not,
+    /// they never will be, and are proposed again.
+    outstanding: HashMap<u64, (u64, Bytes)>,
+    reads: BTreeMap<u64, Waiter<()>>,
+    changes: HashMap<u64, Waiter<MembersChanged>>,
+    next_change: u64,
+    received: Option<(Position, Vec<CopiedFile>, Receiving)>,
+    copying: bool,
+    ticks: u64,
+    farewell: Option<u64>,
+}
+
+/// What a turn of the raft thread is made from.
+pub(super) struct Parts {
+    pub(super) replica: Replica,
+    pub(super) shared: Arc<Shared>,
+    pub(super) peers: Peers,
+    pub(super) writer: Sender<ToWriter>,
+    pub(super) applier: Sender<ToApplier>,
+    pub(super) inbox: Receiver<ToCore>,
+    pub(super) tick: Duration,
+    pub(super) membership: Membership,
+    pub(super) myself: Member,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { replica, shared, peers, writer, applier, inbox, tick, membership, myself } = parts;
+        let member_id = myself.id;
+        // Changes are numbered apart from those of earlier boots and of others.
+        let next_change = shared.next_id.load(Ordering::Relaxed) ^ member_id;
+        let state = State { next_change, ..State::default() };
+        Self { replica, shared, peers, writer, applier, inbox, tick, member_id, membership, myself, state }
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) {
+        self.set_peers();
+        // Alone, there is nobody to wait for.
+        if self.membership.members.len() == 1 {
+            self.replica.campaign();
+        }
+        let mut next_tick = Instant::now() + self.tick;
+        loop {
+            let wait = next_tick.saturating_duration_since(Instant::now());
+            let first = match self.inbox.recv_timeout(wait) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let more: Vec<ToCore> = self.inbox.try_iter().take(MAX_TURN).collect();
+            let mut goes_on = true;
+            for input in first.into_iter().chain(more) {
+                goes_on &= self.take(input);
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                // After a pause of the machine one tick, not all that were
+                // missed: the leader may just have been paused as well.
+                next_tick = now + self.tick;
+                goes_on &= self.on_tick();
+            }
+            if !goes_on {
+                break;
+            }
+            self.submit();
+            self.perform();
+        }
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.writer.send(ToWriter::Stop);
+        let _ = self.applier.send(ToApplier::Stop);
+        for waiter in std::mem::take(&mut self.state.reads).into_values() {
+            let _ = waiter.send(Err(EtcdError::Stopped));
+        }
+        for (_, waiter) in self.state.changes.drain() {
+            let _ = waiter.send(Err(EtcdError::Stopped));
+        }
+    }
+
+    /// Takes one input; `false` ends the member.
+    fn take(&mut self, input: ToCore) -> bool {
+        match input {
+            ToCore::Propose { id, body } => self.on_propose(id, body),
+            ToCore::Read(waiter) => {
+                if self.state.reads.len() >= MAX_PENDING {
+                    let _ = waiter.send(Err(EtcdError::TooManyRequests));
+                } else {
+                    self.state.reads.insert(self.replica.read_index(), waiter);
+                }
+            }
+            ToCore::Change(change, waiter) => self.on_change(&change, waiter),
+            ToCore::Peer(incoming) => return self.on_peer(incoming),
+            ToCore::Synced { number, installed } => self.on_synced(number, installed),
+            ToCore::Applied { position, done } => self.on_applied(position, &done),
+            ToCore::NoSnapshot { to } => {
+                self.state.copying = false;
+                self.replica.snapshot_sent(to, false);
+            }
+            ToCore::Stop => return false,
+        }
+        true
+    }
+
+    fn on_propose(&mut self, id: u64, body: Bytes) {
+        let lag = self.replica.committed().saturating_sub(self.replica.applied_index());
+        let refusal = if self.shared.is_disk_low.load(Ordering::Relaxed) && self.is_leader() {
+            Some(EtcdError::NoSpace)
+        } else if self.state.pending.len() >= MAX_PENDING || lag > MAX_UNAPPLIED {
+            Some(EtcdError::TooManyRequests)
+        } else {
+            None
+        };
+        match refusal {
+            Some(error) => self.answer(id, error),
+            None => self.hold(Pending { id, body, origin: None }),
+        }
+    }
+
+    fn answer(&self, id: u64, error: EtcdError) {
+        if let Some(waiter) = lock(&self.shared.waiters).remove(&id) {
+            let _ = waiter.send(Err(error));
+        }
+    }
+
+    fn hold(&mut self, pending: Pending) {
+        self.state.pending_bytes += pending.body.len();
+        self.state.pending.push_back(pending);
+    }
+
+    fn is_leader(&self) -> bool {
+        self.replica.standing().role == Role::Leader
+    }
+
+    /// Brings what is pending to the leader, wherever it is.
+    fn submit(&mut self) {
+        let standing = self.replica.standing();
+        if standing.role == Role::Leader {
+            self.propose(standing.term);
+        } else if standing.leader_id != 0 {
+            self.forward(standing);
+        }
+    }
+
+    fn propose(&mut self, term: u64) {
+        while !self.state.pending.is_empty() {
+            let is_busy = self.replica.writes_in_flight() >= MAX_WRITES_IN_FLIGHT;
+            if is_busy && self.state.pending_bytes < MAX_BATCH_BYTES {
+                return;
+            }
+            let batch = self.next_batch();
+            match self.replica.propose(Vec::new(), encode_batch(&batch)) {
+                Ok(_) => {
+                    for Pending { id, body, origin } in batch {
+                        if origin.is_none() {
+                            self.state.outstanding.insert(id, (term, body));
+                        }
+                    }
+                }
+                // Full, or handing over: they wait where they were.
+                Err(_) => {
+                    for pending in batch.into_iter().rev() {
+                        self.state.pending_bytes += pending.body.len();
+                        self.state.pending.push_front(pending);
+                    }
+                    return;
+                }
+            }
+            // Let the write begin before more is gathered.
+            self.perform();
+        }
+    }
+
+    fn next_batch(&mut self) -> Vec<Pending> {
+        let mut batch = Vec::new();
+        let mut size_bytes = 0;
+        while let Some(next) = self.state.pending.front() {
+            let is_full = batch.len() >= MAX_BATCH || size_bytes + next.body.len() > MAX_BATCH_BYTES;
+            if is_full && !batch.is_empty() {
+                break;
+            }
+            size_bytes += next.body.len();
+            batch.extend(self.state.pending.pop_front());
+        }
+        self.state.pending_bytes -= size_bytes;
+        batch
+    }
+
+    fn forward(&mut self, standing: Standing) {
+        let mut kept = VecDeque::new();
+        for pending in std::mem::take(&mut self.state.pending) {
+            let Pending { id, body, origin } = pending;
+            if let Some(origin) = origin {
+                // It came here for a leader that is none any more.
+                self.peers.send(origin, &Frame::Refused { id, is_full: false });
+                continue;
+            }
+            let frame = Frame::Forward { id, term: standing.term, body: body.clone() };
+            if self.peers.send(standing.leader_id, &frame) {
+                self.state.outstanding.insert(id, (standing.term, body));
+            } else {
+                kept.push_back(Pending { id, body, origin: None });
+            }
+        }
+        self.state.pending_bytes = kept.iter().map(|pending| pending.body.len()).sum();
+        self.state.pending = kept;
+    }
+
+    fn on_change(&mut self, change: &MemberChange, waiter: Waiter<MembersChanged>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        self.state.next_change = self.state.next_change.wrapping_add(1);
+        let token = self.state.next_change;
+        let proposed = self.membership.plan(change, token, now).and_then(|planned| {
+            self.replica.propose_conf_change(&planned).map_err(|error| match error {
+                ProposeError::NotLeader { .. } | ProposeError::Transferring => EtcdError::NotLeader,
+                ProposeError::Full => EtcdError::TooManyRequests,
+                // etcd's word for «one change at a time».
+                ProposeError::ChangePending => EtcdError::Unhealthy,
+                ProposeError::LearnerBehind => EtcdError::LearnerNotReady,
+            })
+        });
+        match proposed {
+            Ok(_) => {
+                self.state.changes.insert(token, waiter);
+            }
+            Err(error) => {
+                let _ = waiter.send(Err(error));
+            }
+        }
+    }
+
+    fn on_peer(&mut self, incoming: Incoming) -> bool {
+        match incoming {
+            Incoming::Frame { from, frame } => return self.on_frame(from, frame),
+            Incoming::Unreachable(peer) => self.replica.unreachable(peer),
+            Incoming::SnapshotSent { to, delivered } => {
+                self.state.copying = false;
+                self.replica.snapshot_sent(to, delivered);
+            }
+            Incoming::Snapshot { message, files, hold } => {
+                let metadata = message.get_snapshot().get_metadata();
+                let position = Position { index: metadata.index, term: metadata.term };
+                // Raft says in the next output whether it wants it.
+                self.state.received = Some((position, files, hold));
+                return self.step(message);
+            }
+            Incoming::Removed => {
+                self.shared
+                    .fail("this member was removed from the cluster; its data dir is of no use any more");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn on_frame(&mut self, from: u64, frame: Frame) -> bool {
+        match frame {
+            Frame::Raft(message) => return self.step(message),
+            Frame::Forward { id, term, body } => {
+                let standing = self.replica.standing();
+                let leads = standing.role == Role::Leader && standing.term == term;
+                let is_full = self.state.pending.len() >= MAX_PENDING;
+                if leads && !is_full && Proposal::decode(body.clone()).is_ok_and(|proposal| proposal.id == id)
+                {
+                    self.hold(Pending { id, body, origin: Some(from) });
+                } else {
+                    self.peers.send(from, &Frame::Refused { id, is_full: leads && is_full });
+                }
+            }
+            Frame::Refused { id, is_full } => {
+                if let Some((_, body)) = self.state.outstanding.remove(&id) {
+                    if is_full {
+                        self.answer(id, EtcdError::TooManyRequests);
+                    } else {
+                        self.hold(Pending { id, body, origin: None });
+                    }
+                }
+            }
+            Frame::Ask { id, body } => ask::on_question(&self.shared, from, id, body),
+            Frame::Answer { id, body } => ask::on_answer(&self.shared, id, body),
+        }
+        true
+    }
+
+    fn step(&mut self, message: proa_etcd_replica::eraftpb::Message) -> bool {
+        match self.replica.step(message) {
+            Ok(_) => true,
+            Err(broken) => {
+                self.shared.fail(&broken.to_string());
+                false
+            }
+        }
+    }
+
+    fn on_synced(&mut self, number: u64, installed: Option<Installed>) {
+        self.replica.persisted(number);
+        if let Some(Installed { position, members, removed }) = installed {
+            self.replica.applied(position.index);
+            self.membership.members = members.into_iter().map(|member| (member.id, member)).collect();
+            self.membership.removed = removed.into_iter().collect();
+            self.set_peers();
+        }
+    }
+
+    fn on_applied(&mut self, position: Position, done: &[u64]) {
+        self.replica.applied(position.index);
+        for id in done {
+            self.state.outstanding.remove(id);
+        }
+        if self.state.outstanding.values().any(|(term, _)| *term < position.term) {
+            let lost: Vec<_> =
+                self.state.outstanding.extract_if(|_, (term, _)| *term < position.term).collect();
+            for (id, (_, body)) in lost {
+                self.hold(Pending { id, body, origin: None });
+            }
+        }
+    }
+
+    fn on_tick(&mut self) -> bool {
+        self.replica.tick();
+        self.state.ticks += 1;
+        self.state.reads.retain(|_, waiter| !waiter.is_closed());
+        {
+            // Clients that gave up are not waited for.
+            let waiters = lock(&self.shared.waiters);
+            self.state.outstanding.retain(|id, _| waiters.contains_key(id));
+            self.state
+                .pending
+                .retain(|pending| pending.origin.is_some() || waiters.contains_key(&pending.id));
+        }
+        self.state.pending_bytes = self.state.pending.iter().map(|pending| pending.body.len()).sum();
+        if self.state.ticks % PUBLISH_TICKS == 1 {
+            self.publish_myself();
+        }
+        if self.state.farewell.is_some_and(|end| self.state.ticks >= end) {
+            self.shared.fail("this member was removed from the cluster; its data dir is of no use any more");
+            return false;
+        }
+        true
+    }
+
+    /// Tells the cluster this member's name and client URLs, until it knows.
+    fn publish_myself(&mut self) {
+        let known = lock(&self.shared.members).iter().find(|member| member.id == self.member_id).cloned();
+        let Some(known) = known else { return };
+        let is_known = known.name == self.myself.name && known.client_urls == self.myself.client_urls;
+        if is_known || self.replica.standing().leader_id == 0 {
+            return;
+        }
+        let command = Command { op: Some(Op::Member(self.myself.clone())) };
+        let id = self.shared.own_id();
+        let proposal = Proposal { id, command: Some(command) };
+        let (waiter, _nobody) = tokio::sync::oneshot::channel();
+        lock(&self.shared.waiters).insert(id, waiter);
+        self.hold(Pending { id, body: proposal.encode_to_vec().into(), origin: None });
+    }
+
+    /// Does all that raft wants done.
+    fn perform(&mut self) {
+        let output = self.replica.poll();
+        let Output { send, snapshots, writes, committed, reads, standing } = output;
+        for message in send {
+            let to = message.to;
+            if !self.peers.send(to, &Frame::Raft(message)) {
+                self.replica.unreachable(to);
+            }
+        }
+        for write in writes {
+            self.write(write);
+        }
+        if !committed.is_empty() {
+            let decided = committed.into_iter().map(|entry| self.decide(entry)).collect();
+            let _ = self.applier.send(ToApplier::Entries(decided));
+        }
+        for ready in reads {
+            let later = self.state.reads.split_off(&(ready.up_to + 1));
+            let waiters = std::mem::replace(&mut self.state.reads, later).into_values().collect();
+            let _ = self.applier.send(ToApplier::Reads(ready.index, waiters));
+        }
+        for wanted in snapshots {
+            if self.state.copying {
+                self.replica.snapshot_sent(wanted.to, false);
+            } else {
+                self.state.copying = true;
+                let _ = self.applier.send(ToApplier::Copy(wanted));
+            }
+        }
+        // What raft did not want is given up; what it wanted was taken above.
+        self.state.received = None;
+        self.tell_status(standing);
+    }
+
+    fn write(&mut self, write: Write) {
+        let job = match write.snapshot {
+            None => ToWriter::Write(write),
+            Some(position) => match self.state.received.take() {
+                Some((received, files, hold)) if received == position => {
+                    ToWriter::Install { write, files, hold }
+                }
+                Some(_) | None => {
+                    unreachable!("raft takes a snapshot in the turn in which it was stepped")
+                }
+            },
+        };
+        // The writer ends only with the member.
+        let _ = self.writer.send(job);
+    }
+
+    /// Membership changes take effect here, on the thread that owns raft, in
+    /// the log's order; the applier stores what came of them.
+    fn decide(&mut self, entry: Entry) -> Decided {
+        if entry.entry_type == EntryType::EntryNormal {
+            return Decided { entry, change: None };
+        }
+        let decoded = decode_conf_change(&entry.data);
+        let token = decoded.as_ref().map_or(0, |change| change.id);
+        let outcome = decoded.map_err(|_| EtcdError::MemberNotFound).and_then(|change| {
+            let member = self.membership.judge(&change)?;
+            let members = self.replica.apply_conf_change(&change).map_err(|why| {
+                tracing::warn!("raft refused a membership change: {why}");
+                EtcdError::Unhealthy
+            })?;
+            self.membership.apply(&change, member.clone());
+            let is_gone = self.membership.removed.contains(&member.id);
+            let removed = is_gone.then(|| self.membership.removed.iter().copied().collect());
+            if is_gone && member.id == self.member_id {
+                self.state.farewell = Some(self.state.ticks + FAREWELL_TICKS);
+            }
+            Ok(Accepted { members, member, removed })
+        });
+        if outcome.is_ok() {
+            self.set_peers();
+        }
+        Decided { entry, change: Some(Changed { outcome, waiter: self.state.changes.remove(&token) }) }
+    }
+
+    fn set_peers(&self) {
+        let others = self.membership.members.values().filter(|member| member.id != self.member_id);
+        let urls = others.map(|member| (member.id, member.peer_urls.clone())).collect();
+        self.peers.set_members(&urls);
+        self.peers.set_removed(self.membership.removed.iter().copied());
+    }
+
+    fn tell_status(&mut self, standing: Option<Standing>) {
+        if let Some(standing) = standing {
+            let was = std::mem::replace(&mut self.state.standing, standing);
+            if was.leader_id != standing.leader_id && standing.leader_id != 0 {
+                let us = if standing.role == Role::Leader { " (this one)" } else { "" };
+                tracing::info!("member {:x}{us} leads in term {}", standing.leader_id, standing.term);
+            }
+            if was.leader_id != 0 && standing.leader_id == 0 {
+                tracing::warn!("no leader in term {}", standing.term);
+            }
+        }
+        let now = self.replica.standing();
+        let (committed, is_learner) = (self.replica.committed(), self.replica.is_learner());
+        self.shared.status.send_if_modified(|status| {
+            let before = status.clone();
+            status.leader_id = now.leader_id;
+            status.term = now.term;
+            status.is_leader = now.role == Role::Leader;
+            status.committed = committed.max(status.applied);
+            status.is_learner = is_learner;
+            *status != before
+        });
+    }
+}
+
+/// The bytes of a `Batch`; each body is a `Proposal` already.
+fn encode_batch(batch: &[Pending]) -> Vec<u8> {
+    let total: usize = batch.iter().map(|pending| pending.body.len() + 6).sum();
+    let mut out = Vec::with_capacity(total);
+    for pending in batch {
+        prost::encoding::bytes::encode(1, &pending.body, &mut out);
+    }
+    out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proa_etcd_api::command::Batch;
+
+    #[test]
+    fn a_batch_is_its_proposals_one_after_another() {
+        let proposals: Vec<Proposal> = (1..=3)
+            .map(|id| Proposal { id, command: Some(Command { op: Some(Op::Member(Member::default())) }) })
+            .collect();
+        let pending: Vec<Pending> = proposals
+            .iter()
+            .map(|proposal| Pending { id: proposal.id, body: proposal.encode_to_vec().into(), origin: None })
+            .collect();
+        let batch = Batch::decode(&encode_batch(&pending)[..]).unwrap();
+        assert_eq!(batch, Batch { proposals });
+    }
+}

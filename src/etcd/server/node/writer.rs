@@ -1,0 +1,226 @@
+//! The thread that waits for the disk: everything that gathered while one
+//! fsync ran goes into the next.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use proa_etcd_replica::eraftpb::{Entry, HardState};
+use proa_etcd_replica::{Position, Write};
+
+use super::applier::ToApplier;
+use super::meta::Layout;
+use super::shared::{Installed, Shared, ToCore};
+use crate::database::{CopiedFile, verify};
+use crate::log::{Log, LogError, Persisted};
+use crate::peer::snapshot::Receiving;
+
+/// Writes joined into one: the bound on how long the first of them waits.
+const MAX_JOINED_BYTES: usize = 8 << 20;
+/// Pause between two tries when the disk is full.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the log writer is told.
+pub(super) enum ToWriter {
+    /// Make this durable.
+    Write(Write),
+    /// Replace the database by what was received, restart the log after it,
+    /// then make the write durable.
+    Install { write: Write, files: Vec<CopiedFile>, hold: Receiving },
+    /// Entries up to here are in the flushed database.
+    Compact { index: u64 },
+    /// End.
+    Stop,
+}
+
+/// The writer's possessions.
+pub(super) struct Writer {
+    pub(super) log: Log,
+    pub(super) layout: Layout,
+    pub(super) shared: Arc<Shared>,
+    pub(super) applier: Sender<ToApplier>,
+    pub(super) inbox: Receiver<ToWriter>,
+}
+
+impl Writer {
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) {
+        prefer_this_thread();
+        let mut next = self.inbox.recv().ok();
+        while let Some(job) = next.take() {
+            match job {
+                ToWriter::Write(write) => next = self.write(write),
+                ToWriter::Install { write, files, hold } => self.install(&write, &files, hold),
+                ToWriter::Compact { index } => self.compact(index),
+                ToWriter::Stop => return,
+            }
+            next = next.or_else(|| self.inbox.recv().ok());
+        }
+    }
+
+    /// Writes `first` and all that waits behind it; returns the job that ends
+    /// the run of writes.
+    fn write(&mut self, first: Write) -> Option<ToWriter> {
+        let mut joined = Joined::new(first);
+        let mut other = None;
+        while joined.size_bytes < MAX_JOINED_BYTES {
+            match self.inbox.try_recv() {
+                Ok(ToWriter::Write(write)) => match joined.join(write) {
+                    Ok(()) => {}
+                    Err(write) => {
+                        other = Some(ToWriter::Write(write));
+                        break;
+                    }
+                },
+                Ok(job) => {
+                    other = Some(job);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let receipt = self.append(&joined.entries, joined.hard_state.as_ref());
+        self.tell(receipt, joined.number, None);
+        if let Err(error) = self.log.reserve() {
+            tracing::warn!("{error}");
+        }
+        let is_low = self.log.room().map_or(true, |room| room.low);
+        self.shared.is_disk_low.store(is_low, Ordering::Relaxed);
+        other
+    }
+
+    /// Appends and syncs. What is not on the disk is never acknowledged, so
+    /// there is no way on but to try again or to end.
+    fn append(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Persisted {
+        loop {
+            match self.log.append(entries, hard_state) {
+                Ok(receipt) => return receipt,
+                Err(error @ LogError::NoSpace { .. }) => {
+                    self.shared.is_disk_low.store(true, Ordering::Relaxed);
+                    tracing::error!("{error}; trying again");
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Err(error) => abort(&error),
+            }
+        }
+    }
+
+    /// Only a receipt gets past here: what waits for the disk leaves with it.
+    fn tell(&self, _receipt: Persisted, number: u64, installed: Option<Installed>) {
+        // Nobody listens when the member stops.
+        let _ = self.shared.core.send(ToCore::Synced { number, installed });
+    }
+
+    fn install(&mut self, write: &Write, files: &[CopiedFile], hold: Receiving) {
+        let position = write.snapshot.expect("only a write with a snapshot is sent to install");
+        tracing::info!("installing a snapshot up to index {}", position.index);
+        let staged = self
+            .layout
+            .begin_installing(position.index)
+            .and_then(|()| Ok(verify(&self.layout.database(), files)?))
+            .unwrap_or_else(|error| abort(&error));
+        drop(hold);
+        let (done, installed) = channel();
+        if self.applier.send(ToApplier::Install { staged, done }).is_err() {
+            return;
+        }
+        // The applier ends only with the member.
+        let Ok(installed) = installed.recv() else { return };
+        if let Err(error) = self.restart_log(position, write) {
+            abort(&error);
+        }
+        let receipt = self.append(&write.entries, write.hard_state.as_ref());
+        self.layout.end_installing().unwrap_or_else(|error| abort(&error));
+        self.tell(receipt, write.number, Some(installed));
+    }
+
+    fn restart_log(&mut self, position: Position, write: &Write) -> Result<(), LogError> {
+        let mut hard_state = write.hard_state.clone().unwrap_or_default();
+        hard_state.commit = position.index;
+        let _receipt = self.log.install_snapshot(position.index, position.term, &hard_state)?;
+        Ok(())
+    }
+
+    fn compact(&mut self, index: u64) {
+        match self.log.compact(index) {
+            Ok(()) => {}
+            Err(error) if error.is_fatal() => abort(&error),
+            Err(error) => tracing::warn!("cannot compact the log: {error}"),
+        }
+    }
+}
+
+/// Several writes as one.
+struct Joined {
+    number: u64,
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+    size_bytes: usize,
+}
+
+impl Joined {
+    fn new(write: Write) -> Self {
+        let size_bytes = size_bytes(&write.entries);
+        Self { number: write.number, entries: write.entries, hard_state: write.hard_state, size_bytes }
+    }
+
+    /// Adds a write that goes on where this ends; gives it back if it does not.
+    fn join(&mut self, mut write: Write) -> Result<(), Write> {
+        if let (Some(last), Some(first)) = (self.entries.last(), write.entries.first())
+            && first.index != last.index + 1
+        {
+            return Err(write);
+        }
+        self.number = write.number;
+        self.size_bytes += size_bytes(&write.entries);
+        self.entries.append(&mut write.entries);
+        self.hard_state = write.hard_state.or(self.hard_state.take());
+        Ok(())
+    }
+}
+
+fn size_bytes(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.data.len()).sum()
+}
+
+/// Ends the process: what is on the disk is not known any more.
+fn abort(error: &dyn std::error::Error) -> ! {
+    // Straight to stderr: the last line must not wait in a logger.
+    eprintln!("etcd: cannot write the log: {error}; aborting");
+    std::process::abort()
+}
+
+/// Asks for a real-time priority: woken by the disk under load, an ordinary
+/// thread waits a whole tick (4 ms) for its turn where the sync took 0.1 ms.
+/// Without the right to it the thread stays ordinary.
+fn prefer_this_thread() {
+    // SAFETY: plain data; the call affects this thread only.
+    unsafe {
+        let mut parameters: libc::sched_param = std::mem::zeroed();
+        parameters.sched_priority = 10;
+        let _ =
+            libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(number: u64, indices: &[u64], term: Option<u64>) -> Write {
+        let entries = indices.iter().map(|&index| Entry { index, ..Entry::default() }).collect();
+        let hard_state = term.map(|term| HardState { term, ..HardState::default() });
+        Write { number, entries, hard_state, snapshot: None }
+    }
+
+    #[test]
+    fn only_writes_that_continue_each_other_are_joined() {
+        let mut joined = Joined::new(write(1, &[5, 6], Some(2)));
+        assert!(joined.join(write(2, &[7], None)).is_ok());
+        assert!(joined.join(write(3, &[], Some(3))).is_ok());
+        assert!(joined.join(write(4, &[7, 8], None)).is_err(), "it overwrites");
+        assert_eq!((joined.number, joined.entries.len()), (3, 3));
+        assert_eq!(joined.hard_state.map(|state| state.term), Some(3));
+    }
+}

@@ -1,0 +1,149 @@
+//! Connections that other members dial to this one.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::frame::{Frame, HANDSHAKE_BYTES, Handshake, MAX_FRAME_BYTES, Purpose, Verdict};
+use super::snapshot::{self, Receiving};
+use super::{Incoming, Shared, lock};
+
+/// Connections at a time: a few for each of seven members, and some strangers.
+const MAX_CONNECTIONS: usize = 64;
+/// Longest wait for a stranger to say who it is.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after `accept` failed, which it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts for ever.
+pub(super) async fn accept(listener: TcpListener, shared: Weak<Shared>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot accept peers: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let peer = stream.peer_addr();
+            if let Err(error) = serve(stream, shared).await {
+                tracing::debug!("peer connection from {peer:?} ended: {error}");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut bytes = [0; HANDSHAKE_BYTES];
+    timeout(HANDSHAKE_TIMEOUT, stream.read_exact(&mut bytes)).await??;
+    let handshake = Handshake::decode(&bytes).map_err(invalid)?;
+    let Some(shared) = weak.upgrade() else { return Ok(()) };
+    let mut verdict = shared.judge(&handshake);
+    let mut hold = None;
+    if verdict == Verdict::Welcome && handshake.purpose == Purpose::Snapshot {
+        hold = Receiving::begin(&shared.receiving);
+        if hold.is_none() {
+            verdict = Verdict::Busy;
+        }
+    }
+    if verdict == Verdict::OtherCluster {
+        tracing::warn!(
+            "refused member {:x} at {}: it is of cluster {:x}, this is cluster {:x}",
+            handshake.from,
+            stream
+                .peer_addr()
+                .map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string()),
+            handshake.cluster_id,
+            shared.config.cluster_id
+        );
+    }
+    stream.write_all(&verdict.encode(shared.config.cluster_id)).await?;
+    if verdict != Verdict::Welcome {
+        return Ok(());
+    }
+    match (handshake.purpose, hold) {
+        (Purpose::Snapshot, Some(hold)) => {
+            let (database, inbox) = (shared.config.database.clone(), shared.inbox.clone());
+            drop(shared);
+            let stream = stream.into_std()?;
+            stream.set_nonblocking(false)?;
+            let received =
+                tokio::task::spawn_blocking(move || snapshot::receive(stream, &database, hold, &inbox)).await;
+            received.map_err(io::Error::other)?
+        }
+        (Purpose::Snapshot, None) | (Purpose::Frames, _) => {
+            let epoch = (handshake.boot, handshake.count);
+            drop(shared);
+            read_frames(stream, &weak, handshake.from, epoch).await
+        }
+    }
+}
+
+async fn read_frames(stream: TcpStream, weak: &Weak<Shared>, from: u64, epoch: (u64, u64)) -> io::Result<()> {
+    let mut stream = BufReader::with_capacity(64 << 10, stream);
+    loop {
+        let length = stream.read_u32().await? as usize;
+        if length == 0 || length > MAX_FRAME_BYTES {
+            return Err(invalid(format!("a frame of {length} bytes")));
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let frame = Frame::decode(Bytes::from(body)).map_err(invalid)?;
+        let Some(shared) = weak.upgrade() else { return Ok(()) };
+        // A later connection has taken over: what comes here is from before.
+        if lock(&shared.epochs).get(&from) != Some(&epoch) {
+            return Ok(());
+        }
+        if let Frame::Raft(message) = &frame
+            && message.from != from
+        {
+            return Err(invalid(format!("member {from:x} speaks for {:x}", message.from)));
+        }
+        (shared.inbox)(Incoming::Frame { from, frame });
+    }
+}
+
+fn invalid(what: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
+}
+
+impl Shared {
+    /// Decides on a handshake, and makes it the current one of its peer.
+    fn judge(&self, handshake: &Handshake) -> Verdict {
+        if handshake.cluster_id != self.config.cluster_id {
+            return Verdict::OtherCluster;
+        }
+        if handshake.to != self.config.member_id || handshake.from == self.config.member_id {
+            return Verdict::OtherMember;
+        }
+        if lock(&self.removed).contains(&handshake.from) {
+            return Verdict::Removed;
+        }
+        if handshake.purpose == Purpose::Frames {
+            let mut epochs = lock(&self.epochs);
+            // The number grows within one boot; between boots the later one
+            // to arrive counts, for nobody has a clock that says more.
+            if let Some((boot, count)) = epochs.get(&handshake.from)
+                && *boot == handshake.boot
+                && *count >= handshake.count
+            {
+                return Verdict::Busy;
+            }
+            epochs.insert(handshake.from, (handshake.boot, handshake.count));
+        }
+        Verdict::Welcome
+    }
+}

@@ -1,0 +1,280 @@
+//! The members' own connections: raft messages, forwarded proposals, questions
+//! to the leader, and snapshots.
+//!
+//! Each member dials every other and sends on what it dialed, so there is one
+//! ordered stream for each direction. What cannot be sent now is dropped and
+//! reported: raft repeats, and everything else has a deadline. The whole lot
+//! runs on one thread of its own, so that load from clients never delays a
+//! heartbeat.
+
+pub mod frame;
+mod incoming;
+mod outgoing;
+mod queue;
+pub mod snapshot;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use proa_etcd_replica::eraftpb::Message;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::database::CopiedFile;
+use frame::{Frame, Handshake, Purpose};
+use queue::Queue;
+
+/// What peers bring.
+pub enum Incoming {
+    /// A frame of member `from`.
+    Frame {
+        /// Who sent it.
+        from: u64,
+        /// What it says.
+        frame: Frame,
+    },
+    /// A whole snapshot lies where [`crate::database::start_receiving`] put it.
+    Snapshot {
+        /// Raft's message about it.
+        message: Message,
+        /// The files and their checksums.
+        files: Vec<CopiedFile>,
+        /// Others may be received once this is dropped.
+        hold: snapshot::Receiving,
+    },
+    /// What was sent to this member may be lost.
+    Unreachable(u64),
+    /// A snapshot to this member was delivered, or not.
+    SnapshotSent {
+        /// The follower.
+        to: u64,
+        /// Whether it has all of it.
+        delivered: bool,
+    },
+    /// The others say that this member was removed.
+    Removed,
+}
+
+/// Takes what peers bring; called on the peers' thread, must not block.
+pub type Inbox = Arc<dyn Fn(Incoming) + Send + Sync>;
+
+/// What the connections need to know.
+#[derive(Clone, Debug)]
+pub struct PeersConfig {
+    /// Handshakes of other clusters are refused.
+    pub cluster_id: u64,
+    /// This member.
+    pub member_id: u64,
+    /// Drawn at each start.
+    pub boot: u64,
+    /// Where to accept peers.
+    pub listen: Vec<SocketAddr>,
+    /// The database's folder, beside which snapshots are received.
+    pub database: PathBuf,
+}
+
+/// The connections to and from all other members. Clones share them.
+#[derive(Clone)]
+pub struct Peers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: PeersConfig,
+    inbox: Inbox,
+    links: Mutex<BTreeMap<u64, Link>>,
+    /// Members that were removed; their connections are refused with a reason.
+    removed: Mutex<std::collections::BTreeSet<u64>>,
+    /// The latest connection of each peer.
+    epochs: Mutex<BTreeMap<u64, (u64, u64)>>,
+    count: AtomicU64,
+    receiving: Arc<AtomicBool>,
+    runtime: tokio::runtime::Handle,
+    stop: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The way to one peer.
+struct Link {
+    queue: Arc<Queue>,
+    urls: watch::Sender<Vec<String>>,
+    task: tokio::task::AbortHandle,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Peers {
+    /// Listens and starts the peers' thread.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on, named.
+    pub fn start(config: PeersConfig, inbox: Inbox) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            let listener = std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(|error| {
+                    io::Error::new(error.kind(), format!("cannot listen for peers on {address}: {error}"))
+                })?;
+            let _entered = runtime.enter();
+            listeners.push(TcpListener::from_std(listener)?);
+        }
+        let (stop, mut stopped) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            config,
+            inbox,
+            links: Mutex::default(),
+            removed: Mutex::default(),
+            epochs: Mutex::default(),
+            count: AtomicU64::new(0),
+            receiving: Arc::default(),
+            runtime: runtime.handle().clone(),
+            stop,
+            thread: Mutex::default(),
+        });
+        for listener in listeners {
+            runtime.spawn(incoming::accept(listener, Arc::downgrade(&shared)));
+        }
+        let thread = std::thread::Builder::new().name("etcd-peers".into()).spawn(move || {
+            runtime.block_on(async { while stopped.changed().await.is_ok_and(|()| !*stopped.borrow()) {} });
+            // Tasks hold the inbox, which holds the member: end them with the thread.
+            runtime.shutdown_background();
+        })?;
+        *lock(&shared.thread) = Some(thread);
+        Ok(Self { shared })
+    }
+
+    /// Makes the connections match `members`: id to peer URLs, without this
+    /// member. New URLs take effect at the next dial.
+    pub fn set_members(&self, members: &BTreeMap<u64, Vec<String>>) {
+        let mut links = lock(&self.shared.links);
+        links.retain(|id, link| {
+            let stays = members.contains_key(id);
+            if !stays {
+                link.task.abort();
+            }
+            stays
+        });
+        for (id, urls) in members {
+            match links.get(id) {
+                Some(link) => {
+                    // URLs may be unknown until a member publishes them; what
+                    // was learned otherwise is better than nothing.
+                    if !urls.is_empty() {
+                        link.urls.send_if_modified(|now| {
+                            let is_new = now != urls;
+                            now.clone_from(urls);
+                            is_new
+                        });
+                    }
+                }
+                None => {
+                    let queue = Arc::<Queue>::default();
+                    let (sender, receiver) = watch::channel(urls.clone());
+                    let dialing = outgoing::run(Arc::downgrade(&self.shared), *id, receiver, queue.clone());
+                    let task = self.shared.runtime.spawn(dialing).abort_handle();
+                    links.insert(*id, Link { queue, urls: sender, task });
+                }
+            }
+        }
+    }
+
+    /// Notes members whose connections are refused from now on.
+    pub fn set_removed(&self, removed: impl IntoIterator<Item = u64>) {
+        lock(&self.shared.removed).extend(removed);
+    }
+
+    /// Where a peer is dialed, if it is one.
+    pub fn urls(&self, id: u64) -> Vec<String> {
+        lock(&self.shared.links).get(&id).map(|link| link.urls.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Replaces the URLs a peer is dialed at, learned from a beacon.
+    pub fn set_urls(&self, id: u64, urls: Vec<String>) {
+        if let Some(link) = lock(&self.shared.links).get(&id) {
+            link.urls.send_if_modified(|now| {
+                let is_new = *now != urls;
+                *now = urls;
+                is_new
+            });
+        }
+    }
+
+    /// Sends `frame`, or says that it was dropped.
+    pub fn send(&self, to: u64, frame: &Frame) -> bool {
+        let queue = lock(&self.shared.links).get(&to).map(|link| link.queue.clone());
+        queue.is_some_and(|queue| queue.push(frame))
+    }
+
+    /// Sends the copy in `folder` with raft's `message`, on a thread of its
+    /// own; the result arrives as [`Incoming::SnapshotSent`].
+    pub fn send_snapshot(&self, message: Message, folder: PathBuf) {
+        let to = message.to;
+        let handshake = self.shared.handshake(to, Purpose::Snapshot);
+        let (urls, inbox) = (self.urls(to), self.shared.inbox.clone());
+        let send = move || {
+            let sent = snapshot::send(&urls, handshake, &message, &folder);
+            if let Err(error) = &sent {
+                tracing::warn!("cannot send a snapshot to member {to:x}: {error}");
+            }
+            // The copy only costs space; the next one replaces it anyway.
+            let _ = std::fs::remove_dir_all(&folder);
+            inbox(Incoming::SnapshotSent { to, delivered: sent.is_ok() });
+        };
+        if let Err(error) = std::thread::Builder::new().name("etcd-snapshot".into()).spawn(send) {
+            tracing::warn!("cannot start a thread to send a snapshot: {error}");
+            (self.shared.inbox)(Incoming::SnapshotSent { to, delivered: false });
+        }
+    }
+
+    /// Ends all connections and the thread.
+    pub fn stop(&self) {
+        self.shared.stop.send_replace(true);
+        let thread = lock(&self.shared.thread).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there was printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn handshake(&self, to: u64, purpose: Purpose) -> Handshake {
+        Handshake {
+            purpose,
+            cluster_id: self.config.cluster_id,
+            from: self.config.member_id,
+            to,
+            boot: self.config.boot,
+            count: self.count.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+}
+
+/// The `host:port` of a peer URL.
+///
+/// # Errors
+/// What would be right.
+pub fn authority(url: &str) -> Result<&str, String> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| format!("peer URL {url:?} must look like http://HOST:PORT"))?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    match rest.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => {
+            Ok(rest)
+        }
+        _ => Err(format!("peer URL {url:?} must look like http://HOST:PORT")),
+    }
+}

@@ -1,0 +1,144 @@
+//! The connection this member dials to one peer, for as long as it is one.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::frame::{ANSWER_BYTES, Purpose, Verdict};
+use super::queue::Queue;
+use super::{Incoming, Shared, authority};
+
+/// Longest wait for a connection and for its handshake.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two dials; a peer that restarts is found again within it.
+const REDIAL: Duration = Duration::from_millis(100);
+/// Longest time one chunk may take: a peer whose machine vanished would
+/// otherwise hold the connection for minutes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unsent bytes the kernel may hold: more would queue in front of heartbeats.
+const UNSENT_BYTES: libc::c_int = 128 << 10;
+
+/// Dials, sends, and dials again, until the task is aborted.
+pub(super) async fn run(
+    shared: Weak<Shared>,
+    to: u64,
+    mut urls: watch::Receiver<Vec<String>>,
+    queue: Arc<Queue>,
+) {
+    let mut last_trouble = String::new();
+    loop {
+        let now = urls.borrow_and_update().clone();
+        let connected = match connect(&shared, to, &now).await {
+            Ok(stream) => {
+                last_trouble.clear();
+                tracing::info!("connected to member {to:x}");
+                queue.set_connected(true);
+                let ended = send(stream, &queue, &mut urls).await;
+                queue.set_connected(false);
+                ended
+            }
+            Err(error) => Err(error),
+        };
+        let Some(shared) = shared.upgrade() else { return };
+        (shared.inbox)(Incoming::Unreachable(to));
+        drop(shared);
+        if let Err(error) = connected {
+            // One line for each new reason, not ten a second.
+            let trouble = error.to_string();
+            if trouble != last_trouble {
+                tracing::warn!("no connection to member {to:x}: {trouble}");
+                last_trouble = trouble;
+            }
+        }
+        tokio::time::sleep(REDIAL).await;
+    }
+}
+
+async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known yet");
+    for url in urls {
+        match timeout(DIAL_TIMEOUT, dial(shared, to, url)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{url}: {error}")),
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{url}: no answer")),
+        }
+    }
+    Err(last)
+}
+
+async fn dial(shared: &Weak<Shared>, to: u64, url: &str) -> io::Result<TcpStream> {
+    let address = authority(url).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    limit_unsent(&stream);
+    let Some(handshake) = shared.upgrade().map(|shared| shared.handshake(to, Purpose::Frames)) else {
+        return Err(io::Error::other("stopping"));
+    };
+    stream.write_all(&handshake.encode()).await?;
+    let mut answer = [0; ANSWER_BYTES];
+    stream.read_exact(&mut answer).await?;
+    let (verdict, cluster_id) = Verdict::decode(&answer)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    let refused = |what: String| Err(io::Error::new(io::ErrorKind::ConnectionRefused, what));
+    match verdict {
+        Verdict::Welcome => Ok(stream),
+        Verdict::OtherCluster => refused(format!(
+            "it is of cluster {cluster_id:x}, this member is of cluster {:x}; correct --initial-cluster or its data dir",
+            handshake.cluster_id
+        )),
+        Verdict::OtherMember => refused("another member lives there".to_owned()),
+        Verdict::Busy => refused("it has a later connection".to_owned()),
+        Verdict::Removed => {
+            if let Some(shared) = shared.upgrade() {
+                (shared.inbox)(Incoming::Removed);
+            }
+            refused("it says this member was removed from the cluster".to_owned())
+        }
+    }
+}
+
+fn limit_unsent(stream: &TcpStream) {
+    let bytes = UNSENT_BYTES;
+    // SAFETY: the descriptor is open and the option is a plain int.
+    let _ = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+}
+
+/// Sends what is queued until the connection ends or the peer has moved.
+async fn send(stream: TcpStream, queue: &Queue, urls: &mut watch::Receiver<Vec<String>>) -> io::Result<()> {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut chunk = Vec::new();
+    let write = async {
+        loop {
+            queue.take(&mut chunk).await;
+            match timeout(WRITE_TIMEOUT, writer.write_all(&chunk)).await {
+                Ok(written) => written?,
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing more")),
+            }
+            chunk.clear();
+        }
+    };
+    // The peer says nothing here: whatever is read means the end.
+    let mut byte = [0];
+    tokio::select! {
+        ended = write => ended,
+        read = reader.read(&mut byte) => match read {
+            Ok(_) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+            Err(error) => Err(error),
+        },
+        _ = urls.changed() => Ok(()),
+    }
+}
