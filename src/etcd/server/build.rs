@@ -34,8 +34,8 @@ fn link_cpp_statically() -> Result<(), Box<dyn Error>> {
 
 fn generate_services() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=../api/proto");
-    let files = ["kv", "watch", "lease", "cluster", "maintenance"]
-        .map(|name| format!("etcdserverpb/{name}.proto"));
+    let files =
+        ["kv", "watch", "lease", "cluster", "maintenance"].map(|name| format!("etcdserverpb/{name}.proto"));
     let descriptors = protox::compile(files, ["../api/proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)

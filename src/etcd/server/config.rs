@@ -1,0 +1,397 @@
+//! From settled settings to what one member is started with.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use proa_base::settings::{Settings, Source};
+
+/// Space for data when `--quota-backend-bytes` is 0. Source: etcd's `DefaultQuotaBytes`.
+const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+/// Source: etcd's check of `--election-timeout`.
+const MAX_ELECTION_MS: u64 = 50_000;
+
+/// HTTP URLs of listeners and members.
+pub mod url {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    /// The host and the port of `http://HOST:PORT`.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(text: &str) -> Result<(&str, u16), String> {
+        let wrong = || "give http://HOST:PORT".to_owned();
+        if text.starts_with("https://") {
+            return Err("https is not served yet, use http://".to_owned());
+        }
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        if host.is_empty() || host.contains('/') {
+            return Err(wrong());
+        }
+        Ok((host, port.parse().map_err(|_| wrong())?))
+    }
+
+    /// The address to listen on; only `localhost` is a name.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+        let (host, port) = parse(text)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let ip = match bare {
+            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            bare => bare.parse().map_err(|_| "give an IP address to listen on".to_owned())?,
+        };
+        Ok(SocketAddr::new(ip, port))
+    }
+}
+
+/// The value of `--initial-cluster`: peer URLs by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster(pub BTreeMap<String, Vec<String>>);
+
+impl FromStr for Cluster {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let Some((name, peer_url)) = item.split_once('=') else {
+                return Err(format!("give NAME=URL,NAME=URL; {item:?} has no ="));
+            };
+            url::parse(peer_url).map_err(|right| format!("{peer_url:?}: {right}"))?;
+            members.entry(name.to_owned()).or_default().push(peer_url.trim_end_matches('/').to_owned());
+        }
+        Ok(Self(members))
+    }
+}
+
+/// The value of `--discovery`: find each other on the local network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Keeps clusters on one network apart.
+    pub cluster: String,
+    /// How many machines found the cluster, 1 to 9.
+    pub size: usize,
+}
+
+impl FromStr for Discovery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "give lan://NAME?size=N with N from 1 to 9".to_owned();
+        let rest = text.strip_prefix("lan://").ok_or_else(wrong)?;
+        let (cluster, size) = rest.split_once("?size=").ok_or_else(wrong)?;
+        let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if cluster.is_empty() || cluster.len() > 64 || !cluster.chars().all(is_word) {
+            return Err("the NAME of lan://NAME?size=N is 1 to 64 letters, digits, - _ or .".to_owned());
+        }
+        match size.parse() {
+            Ok(size @ 1..=9) => Ok(Self { cluster: cluster.to_owned(), size }),
+            Ok(_) | Err(_) => Err(wrong()),
+        }
+    }
+}
+
+/// How a member with a new data dir finds its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The first members are listed.
+    New(Cluster),
+    /// A running cluster has added this member.
+    Join(Cluster),
+    /// By beacons on the local network.
+    Discover(Discovery),
+}
+
+/// When history is given up without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Never.
+    Off,
+    /// What is older than this.
+    Periodic(Duration),
+    /// All but this many revisions.
+    Revisions(i64),
+}
+
+/// What one member is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--name`.
+    pub name: String,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// Where clients are served.
+    pub listen_clients: Vec<SocketAddr>,
+    /// Where peers are heard.
+    pub listen_peers: Vec<SocketAddr>,
+    /// Client URLs to tell others.
+    pub advertise_client_urls: Vec<String>,
+    /// Peer URLs to tell others.
+    pub advertise_peer_urls: Vec<String>,
+    /// What to do with a new data dir.
+    pub start: Start,
+    /// `--initial-cluster-token`.
+    pub token: String,
+    /// `--heartbeat-interval`, milliseconds.
+    pub heartbeat_ms: u64,
+    /// `--election-timeout`, milliseconds.
+    pub election_ms: u64,
+    /// `--snapshot-count`, log entries.
+    pub snapshot_count: u64,
+    /// `--quota-backend-bytes`, with its default filled in.
+    pub quota_bytes: u64,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// `--max-txn-ops`.
+    pub max_txn_ops: usize,
+    /// `--auto-compaction-*`.
+    pub auto_compaction: AutoCompaction,
+}
+
+/// Settings that are good one by one and bad together. The text names them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(String);
+
+impl BadConfig {
+    /// Discovery was asked for where it cannot be done.
+    pub fn no_discovery() -> Self {
+        Self("--discovery: not served yet, give --initial-cluster".to_owned())
+    }
+}
+
+/// What a member cannot know from its settings.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The address that others reach this machine by.
+    pub address: IpAddr,
+    /// The host name.
+    pub host_name: String,
+}
+
+impl Config {
+    /// Puts the settings together.
+    ///
+    /// # Errors
+    /// [`BadConfig`] when two settings contradict each other.
+    pub fn new(settings: &Settings, machine: &Machine) -> Result<Self, BadConfig> {
+        let discovery = discovery_of(settings);
+        let name = match (settings.get("name"), &discovery) {
+            ("", Some(_)) => machine.host_name.clone(),
+            ("", None) => "default".to_owned(),
+            (name, _) => name.to_owned(),
+        };
+        // Machines that must find each other cannot listen on loopback.
+        let peer_default = discovery.is_some() && settings.source("listen-peer-urls") == Source::Default;
+        let listen_peer_urls = match peer_default {
+            true => vec!["http://0.0.0.0:2380".to_owned()],
+            false => settings.list("listen-peer-urls"),
+        };
+        let listen_client_urls = settings.list("listen-client-urls");
+        let advertise_peer_urls =
+            advertise(settings, "initial-advertise-peer-urls", &listen_peer_urls, machine);
+        let (heartbeat_ms, election_ms) = timing(settings)?;
+        let start = start(settings, discovery, &name, &advertise_peer_urls)?;
+        Ok(Self {
+            data_dir: match settings.get("data-dir") {
+                "" => PathBuf::from(format!("{name}.etcd")),
+                path => PathBuf::from(path),
+            },
+            listen_clients: addresses("listen-client-urls", &listen_client_urls)?,
+            listen_peers: addresses("listen-peer-urls", &listen_peer_urls)?,
+            advertise_client_urls: advertise(settings, "advertise-client-urls", &listen_client_urls, machine),
+            advertise_peer_urls,
+            start,
+            name,
+            token: settings.get("initial-cluster-token").to_owned(),
+            heartbeat_ms,
+            election_ms,
+            snapshot_count: settings.parsed("snapshot-count"),
+            quota_bytes: match settings.parsed("quota-backend-bytes") {
+                0 => DEFAULT_QUOTA_BYTES,
+                bytes => bytes,
+            },
+            max_request_bytes: settings.parsed("max-request-bytes"),
+            max_txn_ops: settings.parsed("max-txn-ops"),
+            auto_compaction: auto_compaction(settings)?,
+        })
+    }
+}
+
+fn discovery_of(settings: &Settings) -> Option<Discovery> {
+    match settings.get("discovery") {
+        "" => None,
+        _ => Some(settings.parsed("discovery")),
+    }
+}
+
+fn addresses(name: &str, urls: &[String]) -> Result<Vec<SocketAddr>, BadConfig> {
+    let one = |text: &String| {
+        url::listen_address(text).map_err(|right| BadConfig(format!("--{name}: bad value {text:?}: {right}")))
+    };
+    urls.iter().map(one).collect()
+}
+
+/// The URLs to tell others: as set, else as listened on, with the machine's
+/// address in place of "any".
+fn advertise(settings: &Settings, name: &str, listen: &[String], machine: &Machine) -> Vec<String> {
+    let set = settings.list(name);
+    if !set.is_empty() {
+        return set.iter().map(|text| text.trim_end_matches('/').to_owned()).collect();
+    }
+    let reachable = |text: &String| match url::listen_address(text) {
+        Ok(address) if address.ip().is_unspecified() => {
+            format!("http://{}", SocketAddr::new(machine.address, address.port()))
+        }
+        Ok(_) | Err(_) => text.trim_end_matches('/').to_owned(),
+    };
+    listen.iter().map(reachable).collect()
+}
+
+fn timing(settings: &Settings) -> Result<(u64, u64), BadConfig> {
+    let (heartbeat_ms, election_ms) =
+        (settings.parsed::<u64>("heartbeat-interval"), settings.parsed::<u64>("election-timeout"));
+    if election_ms < 5 * heartbeat_ms {
+        let text = format!(
+            "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat_ms}ms]"
+        );
+        return Err(BadConfig(text));
+    }
+    if election_ms > MAX_ELECTION_MS {
+        let text = format!(
+            "--election-timeout[{election_ms}ms] is too long, and should be set less than {MAX_ELECTION_MS}ms"
+        );
+        return Err(BadConfig(text));
+    }
+    Ok((heartbeat_ms, election_ms))
+}
+
+fn start(
+    settings: &Settings,
+    discovery: Option<Discovery>,
+    name: &str,
+    peer_urls: &[String],
+) -> Result<Start, BadConfig> {
+    let given = settings.get("initial-cluster");
+    if let Some(discovery) = discovery {
+        if !given.is_empty() {
+            return Err(BadConfig("give --discovery or --initial-cluster, not both".to_owned()));
+        }
+        return Ok(Start::Discover(discovery));
+    }
+    let cluster = match given {
+        "" => Cluster([(name.to_owned(), peer_urls.to_vec())].into()),
+        _ => settings.parsed("initial-cluster"),
+    };
+    let Some(listed) = cluster.0.get(name) else {
+        let text = format!("--initial-cluster: no member is named {name:?}, which is --name; add {name}=URL");
+        return Err(BadConfig(text));
+    };
+    let (mut listed, mut own) = (listed.clone(), peer_urls.to_vec());
+    listed.sort();
+    own.sort();
+    if listed != own {
+        return Err(BadConfig(format!(
+            "--initial-cluster has {name}={} but --initial-advertise-peer-urls is {}; make them equal",
+            listed.join(","),
+            own.join(",")
+        )));
+    }
+    Ok(match settings.get("initial-cluster-state") {
+        "existing" => Start::Join(cluster),
+        _ => Start::New(cluster),
+    })
+}
+
+/// Source: etcd's `parseCompactionRetention`: a bare number is hours, or
+/// revisions in mode `revision`.
+fn auto_compaction(settings: &Settings) -> Result<AutoCompaction, BadConfig> {
+    let text = settings.get("auto-compaction-retention");
+    let number = text.parse::<u64>().ok();
+    if number == Some(0) {
+        return Ok(AutoCompaction::Off);
+    }
+    if settings.get("auto-compaction-mode") == "revision" {
+        return match text.parse::<i64>() {
+            Ok(count) => Ok(AutoCompaction::Revisions(count)),
+            Err(_) => Err(BadConfig(format!(
+                "--auto-compaction-retention: bad value {text:?}: give a number of revisions in mode revision"
+            ))),
+        };
+    }
+    let period = match number {
+        Some(hours) => Duration::from_secs(hours.saturating_mul(3600)),
+        None => proa_base::duration::parse(text).unwrap_or_default(),
+    };
+    Ok(if period.is_zero() { AutoCompaction::Off } else { AutoCompaction::Periodic(period) })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::settings::PROGRAM;
+
+    fn config(args: &str) -> Result<Config, BadConfig> {
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        let settings = PROGRAM.settle(&args, &|_| None, &[], &[]).unwrap();
+        let machine = Machine { address: "10.77.0.9".parse().unwrap(), host_name: "proa-1".to_owned() };
+        Config::new(&settings, &machine)
+    }
+
+    #[test]
+    fn nothing_set_is_one_member_on_loopback() {
+        let config = config("").unwrap();
+        assert_eq!(config.name, "default");
+        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+        assert_eq!(config.advertise_client_urls, ["http://localhost:2379"]);
+        let members = [("default".to_owned(), vec!["http://localhost:2380".to_owned()])];
+        assert_eq!(config.start, Start::New(Cluster(members.into())));
+        assert_eq!(config.quota_bytes, 2 << 30);
+    }
+
+    #[test]
+    fn discovery_tells_the_machines_address() {
+        let config =
+            config("--discovery=lan://demo?size=3 --listen-client-urls=http://0.0.0.0:2379").unwrap();
+        assert_eq!(config.name, "proa-1");
+        assert_eq!(config.advertise_client_urls, ["http://10.77.0.9:2379"]);
+        assert_eq!(config.advertise_peer_urls, ["http://10.77.0.9:2380"]);
+        assert_eq!(config.start, Start::Discover(Discovery { cluster: "demo".to_owned(), size: 3 }));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        #[rustfmt::skip]
+        let rows = [
+            ("--election-timeout=300", "--election-timeout[300ms] should be at least as 5 times as --heartbeat-interval[100ms]"),
+            ("--name=x --initial-cluster=a=http://127.0.0.1:1", "--initial-cluster: no member is named \"x\", which is --name; add x=URL"),
+            ("--name=a --initial-cluster=a=http://127.0.0.1:1", "--initial-cluster has a=http://127.0.0.1:1 but --initial-advertise-peer-urls is http://localhost:2380; make them equal"),
+            ("--listen-client-urls=http://node:1", "--listen-client-urls: bad value \"http://node:1\": give an IP address to listen on"),
+            ("--auto-compaction-mode=revision --auto-compaction-retention=1h", "--auto-compaction-retention: bad value \"1h\": give a number of revisions in mode revision"),
+        ];
+        for (args, want) in rows {
+            assert_eq!(config(args).unwrap_err().to_string(), want, "{args}");
+        }
+    }
+
+    #[test]
+    fn retention_is_hours_or_a_duration_or_revisions() {
+        #[rustfmt::skip]
+        let rows = [
+            ("--auto-compaction-retention=1",   AutoCompaction::Periodic(Duration::from_secs(3600))),
+            ("--auto-compaction-retention=30m", AutoCompaction::Periodic(Duration::from_secs(1800))),
+            ("--auto-compaction-retention=0",   AutoCompaction::Off),
+            ("--auto-compaction-mode=revision --auto-compaction-retention=1000", AutoCompaction::Revisions(1000)),
+        ];
+        for (args, want) in rows {
+            assert_eq!(config(args).unwrap().auto_compaction, want, "{args}");
+        }
+    }
+}

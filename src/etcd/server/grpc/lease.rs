@@ -1,0 +1,146 @@
+//! Leases.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::command::{LeaseRevoke, command::Op};
+use proa_etcd_api::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+};
+use proa_etcd_store::{Reply, lease_keys};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::kv::blocking;
+use super::pb::lease_server::Lease;
+use super::{Front, header, refuse, unexpected};
+use crate::lease::least_ttl_s;
+
+/// How often an id is chosen at random before giving up: of 2^63 ids, taken
+/// twice in a row is a broken source of randomness.
+const ID_TRIES: usize = 4;
+
+#[tonic::async_trait]
+impl Lease for Front {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let mut request = request.into_inner();
+        let chosen_by_client = request.id != 0;
+        request.ttl = request.ttl.max(least_ttl_s(self.limits.election_ms));
+        let mut tries_left = ID_TRIES;
+        loop {
+            if !chosen_by_client {
+                request.id = random_id();
+            }
+            tries_left -= 1;
+            match self.propose(Op::LeaseGrant(request)).await {
+                Ok(Reply::LeaseGrant(mut answer)) => {
+                    self.lessor.begin(answer.id, answer.ttl);
+                    self.complete(&mut answer.header);
+                    return Ok(Response::new(answer));
+                }
+                Ok(other) => return Err(unexpected(&other)),
+                Err(status) => {
+                    let taken = status.message() == EtcdError::LeaseExists.text();
+                    if chosen_by_client || !taken || tries_left == 0 {
+                        return Err(status);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let ids = vec![request.into_inner().id];
+        match self.propose(Op::LeaseRevoke(LeaseRevoke { ids })).await? {
+            Reply::LeaseRevoke(mut answer) => {
+                self.complete(&mut answer.header);
+                Ok(Response::new(answer))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    type LeaseKeepAliveStream = BoxStream<LeaseKeepAliveResponse>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let (lessor, node) = (Arc::clone(&self.lessor), self.node.clone());
+        let answers = request.into_inner().then(move |request| {
+            let (lessor, node) = (Arc::clone(&lessor), node.clone());
+            async move {
+                let id = request?.id;
+                // etcd answers an unknown lease with a TTL of 0, not an error.
+                let ttl = match lessor.renew(id).await {
+                    Ok(ttl) => ttl,
+                    Err(EtcdError::LeaseNotFound) => 0,
+                    Err(error) => return Err(refuse(error)),
+                };
+                let revision = node.view().head.revision;
+                Ok(LeaseKeepAliveResponse { header: Some(header(&node, revision)), id, ttl })
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        self.node.linearizable().await.map_err(refuse)?;
+        let now = self.node.view();
+        let header = Some(self.header(now.head.revision));
+        let left = match self.lessor.time_to_live(id).await {
+            Ok(left) => left,
+            Err(EtcdError::LeaseNotFound) => {
+                return Ok(Response::new(LeaseTimeToLiveResponse {
+                    header,
+                    id,
+                    ttl: -1,
+                    ..LeaseTimeToLiveResponse::default()
+                }));
+            }
+            Err(error) => return Err(refuse(error)),
+        };
+        let keys = match keys {
+            true => blocking(move || lease_keys(&now.view, id)).await?,
+            false => Vec::new(),
+        };
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header,
+            id,
+            ttl: left.left_s,
+            granted_ttl: left.granted_s,
+            keys: keys.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.node.linearizable().await.map_err(refuse)?;
+        let header = Some(self.header(self.node.view().head.revision));
+        let leases = self.node.leases().into_iter().map(|(id, _)| LeaseStatus { id }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header, leases }))
+    }
+}
+
+/// A positive number that nobody guesses or repeats: the hasher's keys come
+/// from the system's random source.
+fn random_id() -> i64 {
+    let bits = RandomState::new().build_hasher().finish() >> 1;
+    i64::try_from(bits).unwrap_or(i64::MAX).max(1)
+}

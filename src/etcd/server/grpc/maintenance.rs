@@ -1,0 +1,104 @@
+//! Looking after one member.
+
+use proa_etcd_api::command::command::Op;
+use proa_etcd_api::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
+    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+};
+use proa_etcd_store::Reply;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status};
+
+use super::kv::blocking;
+use super::pb::maintenance_server::Maintenance;
+use super::{Front, refuse, unexpected};
+use crate::PROTOCOL_VERSION;
+
+#[tonic::async_trait]
+impl Maintenance for Front {
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        match self.propose(Op::Alarm(request.into_inner())).await? {
+            Reply::Alarm(mut answer) => {
+                self.complete(&mut answer.header);
+                Ok(Response::new(answer))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let status = self.node.status().borrow().clone();
+        let mut errors = Vec::new();
+        if status.leader_id == 0 {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        if self.space.is_low() {
+            errors.push("alarm:NOSPACE ".to_owned());
+        }
+        let size_bytes = i64::try_from(self.space.database_bytes()).unwrap_or(i64::MAX);
+        Ok(Response::new(StatusResponse {
+            header: Some(self.header(self.node.view().head.revision)),
+            version: PROTOCOL_VERSION.to_owned(),
+            db_size: size_bytes,
+            db_size_in_use: size_bytes,
+            leader: status.leader_id,
+            raft_index: status.committed,
+            raft_applied_index: status.applied,
+            raft_term: status.term,
+            is_learner: status.is_learner,
+            errors,
+        }))
+    }
+
+    /// Space of deleted data comes back without being asked for; there is
+    /// nothing to stop the member for.
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        Ok(Response::new(DefragmentResponse { header: Some(self.header(0)) }))
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        Err(Status::unimplemented("the database has no hash of its own: ask for HashKV"))
+    }
+
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        let wanted = request.into_inner().revision;
+        let now = self.node.view();
+        let head = now.head;
+        let hash = blocking(move || proa_etcd_store::hash_kv(&now.view, now.head, wanted)).await?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.header(head.revision)),
+            hash: hash.map_err(refuse)?,
+            compact_revision: head.compact_revision,
+            hash_revision: if wanted > 0 { wanted } else { head.revision },
+        }))
+    }
+
+    type SnapshotStream = BoxStream<SnapshotResponse>;
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Status::unimplemented("snapshots of the database are not served yet"))
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Err(Status::unimplemented("moving the leader is not served yet"))
+    }
+}
+
+impl Front {
+    /// Whether some member has raised an alarm about space.
+    pub(crate) async fn has_space_alarm(&self) -> Result<bool, Status> {
+        let request =
+            AlarmRequest { action: AlarmAction::Get as i32, member_id: 0, alarm: AlarmType::Nospace as i32 };
+        match self.propose(Op::Alarm(request)).await? {
+            Reply::Alarm(answer) => Ok(!answer.alarms.is_empty()),
+            other => Err(unexpected(&other)),
+        }
+    }
+}

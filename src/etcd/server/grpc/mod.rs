@@ -1,0 +1,173 @@
+//! The v3 gRPC services over one member.
+//!
+//! A service checks a request, asks the node or the hub, and fills in the
+//! header; what a request means is decided in the store.
+
+mod cluster;
+mod kv;
+mod lease;
+mod maintenance;
+/// The generated service traits.
+mod pb;
+mod watch;
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::command::{Command, command::Op};
+use proa_etcd_api::etcdserverpb::ResponseHeader;
+use proa_etcd_store::Reply;
+use prost::Message as _;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::{Code, Status};
+
+use crate::lessor::Lessor;
+use crate::node::Node;
+use crate::space::Space;
+use crate::watch::hub::Hub;
+use pb::cluster_server::ClusterServer;
+use pb::kv_server::KvServer;
+use pb::lease_server::LeaseServer;
+use pb::maintenance_server::MaintenanceServer;
+use pb::watch_server::WatchServer;
+
+/// What a message may have beyond `--max-request-bytes`.
+///
+/// Source: etcd's `grpcOverheadBytes`.
+const OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Bounds on what clients may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `--max-request-bytes`.
+    pub request_bytes: usize,
+    /// `--max-txn-ops`.
+    pub txn_ops: usize,
+    /// `--election-timeout` in milliseconds.
+    pub election_ms: u64,
+}
+
+/// What all services share.
+pub struct Front {
+    /// The member.
+    pub node: Node,
+    /// Its watchers.
+    pub hub: Arc<Hub>,
+    /// Its leases' deadlines.
+    pub lessor: Arc<Lessor>,
+    /// Whether there is room to write.
+    pub space: Arc<Space>,
+    /// Bounds on requests.
+    pub limits: Limits,
+}
+
+impl Front {
+    /// This member's header at `revision`.
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        header(&self.node, revision)
+    }
+
+    /// `given` with what only the server knows.
+    fn complete(&self, given: &mut Option<ResponseHeader>) {
+        let revision = given.as_ref().map_or(0, |header| header.revision);
+        *given = Some(self.header(revision));
+    }
+
+    /// Checks a command, has it agreed on and applied, and gives its answer.
+    async fn propose(&self, op: Op) -> Result<Reply, Status> {
+        if self.space.is_low() && takes_space(&op) {
+            return Err(refuse(EtcdError::NoSpace));
+        }
+        let command = Command { op: Some(op) };
+        proa_etcd_store::check(&command, self.limits.txn_ops).map_err(refuse)?;
+        if command.encoded_len() > self.limits.request_bytes {
+            return Err(refuse(EtcdError::RequestTooLarge));
+        }
+        self.node.propose(command).await.map_err(refuse)
+    }
+}
+
+/// The header of an answer of `node` at `revision`.
+pub fn header(node: &Node, revision: i64) -> ResponseHeader {
+    let status = node.status();
+    let status = status.borrow();
+    ResponseHeader {
+        cluster_id: status.cluster_id,
+        member_id: status.member_id,
+        revision,
+        raft_term: status.term,
+    }
+}
+
+/// The gRPC status of a refusal.
+pub fn refuse(error: EtcdError) -> Status {
+    Status::new(Code::from_i32(error.code() as i32), error.text())
+}
+
+/// An answer of another kind than its command: the store and this crate are
+/// not of one version.
+fn unexpected(reply: &Reply) -> Status {
+    Status::internal(format!("unexpected answer of the store: {reply:?}"))
+}
+
+/// Whether a command may make the database grow. Source: etcd's quota applier.
+fn takes_space(op: &Op) -> bool {
+    match op {
+        Op::Put(_) | Op::LeaseGrant(_) => true,
+        Op::Txn(request) => !proa_etcd_store::is_read_only(request) && kv::puts(request),
+        Op::DeleteRange(_)
+        | Op::Compaction(_)
+        | Op::LeaseRevoke(_)
+        | Op::LeaseCheckpoint(_)
+        | Op::Alarm(_)
+        | Op::Member(_) => false,
+    }
+}
+
+/// The services behind one door.
+#[derive(Clone)]
+pub struct Services {
+    kv: KvServer<Front>,
+    watch: WatchServer<Front>,
+    lease: LeaseServer<Front>,
+    cluster: ClusterServer<Front>,
+    maintenance: MaintenanceServer<Front>,
+}
+
+impl Services {
+    /// All services of `front`.
+    pub fn new(front: &Arc<Front>) -> Self {
+        let bytes = front.limits.request_bytes + OVERHEAD_BYTES;
+        let front = || Arc::clone(front);
+        Self {
+            kv: KvServer::from_arc(front()).max_decoding_message_size(bytes),
+            watch: WatchServer::from_arc(front()).max_decoding_message_size(bytes),
+            lease: LeaseServer::from_arc(front()).max_decoding_message_size(bytes),
+            cluster: ClusterServer::from_arc(front()).max_decoding_message_size(bytes),
+            maintenance: MaintenanceServer::from_arc(front()).max_decoding_message_size(bytes),
+        }
+    }
+
+    /// Answers one gRPC request.
+    pub async fn answer(&mut self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let request =
+            request.map(|body| Body::new(body.map_err(|error| Status::internal(error.to_string()))));
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        // The generated services are always ready: no need to ask them.
+        let answer = match service {
+            "etcdserverpb.KV" => self.kv.call(request).await,
+            "etcdserverpb.Watch" => self.watch.call(request).await,
+            "etcdserverpb.Lease" => self.lease.call(request).await,
+            "etcdserverpb.Cluster" => self.cluster.call(request).await,
+            "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
+            _ => Ok(Status::unimplemented(format!("unknown service {service}")).into_http()),
+        };
+        match answer {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+}

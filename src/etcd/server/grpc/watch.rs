@@ -1,0 +1,248 @@
+//! Watch streams: many watchers over one connection.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::etcdserverpb::watch_request::RequestUnion;
+use proa_etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::pb::watch_server::Watch;
+use super::{Front, OVERHEAD_BYTES, refuse};
+use crate::node::Node;
+use crate::watch::answer::Answer;
+use crate::watch::groups::Interest;
+use crate::watch::hub::{Delivery, Hub, Outlet, WatcherId};
+
+/// Answers on their way to one client. A client that does not read holds this
+/// many; what comes after them it is given from the disk later.
+const QUEUE_ANSWERS: usize = 128;
+/// How often a quiet watcher that wants to know is told how far it has come.
+/// Source: etcd's `progressReportInterval`.
+const PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// How often a wanted progress report is tried while a watcher is behind.
+const PROGRESS_RETRY: Duration = Duration::from_millis(20);
+/// The id of answers that are about the whole stream.
+/// Source: etcd's `clientv3.InvalidWatchID`.
+const NO_WATCH_ID: i64 = -1;
+/// Source: etcd's `mvcc.ErrEmptyWatcherRange`.
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+/// Watchers of one stream: a bound against a client gone wild.
+const MAX_WATCHERS: usize = 100_000;
+
+#[tonic::async_trait]
+impl Watch for Front {
+    type WatchStream = BoxStream<Answer>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
+        let (queue, deliveries) = mpsc::channel(QUEUE_ANSWERS);
+        let (failures, failure) = mpsc::channel(1);
+        let stream = WatchStream {
+            hub: Arc::clone(&self.hub),
+            queue,
+            fragment_bytes: self.limits.request_bytes + OVERHEAD_BYTES,
+            watchers: BTreeMap::new(),
+            next_id: 0,
+        };
+        let reader = tokio::spawn(stream.run(request.into_inner()));
+        if needs_leader {
+            let patience = Duration::from_millis(self.limits.election_ms);
+            tokio::spawn(fail_without_leader(self.node.clone(), patience, failures));
+        }
+        let answers = ReceiverStream::new(deliveries).flat_map(|Delivery { answer, fragment_bytes }| {
+            stream::iter(match fragment_bytes {
+                Some(limit) => answer.fragments(limit),
+                None => vec![answer],
+            })
+        });
+        // When the failure arrives it ends the stream, whatever is queued.
+        let failure = ReceiverStream::new(failure).map(Err);
+        let answers = stream::select(answers.map(Ok), failure);
+        Ok(Response::new(Box::pin(Guarded { answers: Box::pin(answers), reader })))
+    }
+}
+
+/// The answers of a stream; dropping them, because the client has gone, ends
+/// the task that reads its requests, and with it the watchers.
+struct Guarded {
+    answers: BoxStream<Answer>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Stream for Guarded {
+    type Item = Result<Answer, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.answers.as_mut().poll_next(context)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Ends a stream that asked for it when there has been no leader for `patience`.
+async fn fail_without_leader(node: Node, patience: Duration, failures: mpsc::Sender<Status>) {
+    let mut status = node.status();
+    loop {
+        let lost = tokio::select! {
+            lost = status.wait_for(|status| status.leader_id == 0) => lost.is_ok(),
+            () = failures.closed() => return,
+        };
+        let back = async { status.wait_for(|status| status.leader_id != 0).await.is_ok() };
+        if !lost || !matches!(tokio::time::timeout(patience, back).await, Ok(true)) {
+            // Nobody listens any more: as good.
+            let _ = failures.send(refuse(EtcdError::NoLeader)).await;
+            return;
+        }
+    }
+}
+
+struct Own {
+    id: WatcherId,
+    progress_notify: bool,
+}
+
+/// The requests of one stream and its watchers.
+struct WatchStream {
+    hub: Arc<Hub>,
+    queue: mpsc::Sender<Delivery>,
+    fragment_bytes: usize,
+    watchers: BTreeMap<i64, Own>,
+    next_id: i64,
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        self.watchers.values().for_each(|own| self.hub.remove(own.id));
+    }
+}
+
+impl WatchStream {
+    async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+        let mut progress = tokio::time::interval(PROGRESS_EVERY);
+        // The first tick of an interval comes at once.
+        progress.tick().await;
+        let mut open = true;
+        loop {
+            tokio::select! {
+                request = requests.message(), if open => match request {
+                    Ok(Some(request)) => self.answer(request.request_union).await,
+                    // No more requests; its watchers go on until the client
+                    // drops the answers, which aborts this task.
+                    Ok(None) => open = false,
+                    Err(_) => return,
+                },
+                _ = progress.tick() => self.report_quiet_watchers(),
+                () = self.queue.closed() => return,
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Option<RequestUnion>) {
+        match request {
+            Some(RequestUnion::CreateRequest(request)) => self.create(request).await,
+            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id).await,
+            Some(RequestUnion::ProgressRequest(_)) => self.report_progress(),
+            None => {}
+        }
+    }
+
+    async fn create(&mut self, request: WatchCreateRequest) {
+        let watch_id = match self.choose_id(request.watch_id) {
+            Ok(watch_id) => watch_id,
+            Err(error) => return self.refuse(&error.to_string()).await,
+        };
+        let Ok(interest) = Interest::new(&request) else {
+            return self.refuse(EMPTY_RANGE).await;
+        };
+        let fragment_bytes = request.fragment.then_some(self.fragment_bytes);
+        let outlet = Outlet { queue: self.queue.clone(), watch_id, fragment_bytes };
+        let id = self.hub.add(interest, request.start_revision, outlet);
+        self.watchers.insert(watch_id, Own { id, progress_notify: request.progress_notify });
+        // First "created", then the first event.
+        self.say(WatchResponse { watch_id, created: true, ..WatchResponse::default() }).await;
+        self.hub.release(id);
+    }
+
+    /// Source: etcd's `watchStream.Watch`: 0 asks for the next free number.
+    fn choose_id(&mut self, wanted: i64) -> Result<i64, EtcdError> {
+        if self.watchers.len() >= MAX_WATCHERS {
+            return Err(EtcdError::TooManyRequests);
+        }
+        if wanted != 0 {
+            let taken = self.watchers.contains_key(&wanted);
+            return if taken { Err(EtcdError::WatchIdExists) } else { Ok(wanted) };
+        }
+        while self.watchers.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        Ok(self.next_id - 1)
+    }
+
+    async fn refuse(&self, reason: &str) {
+        self.say(WatchResponse {
+            watch_id: NO_WATCH_ID,
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..WatchResponse::default()
+        })
+        .await;
+    }
+
+    async fn cancel(&mut self, watch_id: i64) {
+        if let Some(own) = self.watchers.remove(&watch_id) {
+            self.hub.remove(own.id);
+            self.say(WatchResponse { watch_id, canceled: true, ..WatchResponse::default() }).await;
+        }
+    }
+
+    /// Answers at once or, when a watcher is behind, as soon as none is.
+    fn report_progress(&self) {
+        let ids: Vec<WatcherId> = self.watchers.values().map(|own| own.id).collect();
+        let outlet = self.outlet(NO_WATCH_ID);
+        if self.hub.report_progress(&ids, &outlet) {
+            return;
+        }
+        let hub = Arc::clone(&self.hub);
+        tokio::spawn(async move {
+            while !outlet.queue.is_closed() && !hub.report_progress(&ids, &outlet) {
+                tokio::time::sleep(PROGRESS_RETRY).await;
+            }
+        });
+    }
+
+    fn report_quiet_watchers(&self) {
+        for (watch_id, own) in self.watchers.iter().filter(|(_, own)| own.progress_notify) {
+            // One that is behind is about to hear more than this.
+            self.hub.report_progress(&[own.id], &self.outlet(*watch_id));
+        }
+    }
+
+    fn outlet(&self, watch_id: i64) -> Outlet {
+        Outlet { queue: self.queue.clone(), watch_id, fragment_bytes: None }
+    }
+
+    async fn say(&self, answer: WatchResponse) {
+        let header = Some(self.hub.header(self.hub.revision()));
+        let answer = Answer::new(WatchResponse { header, ..answer });
+        // A client that has gone is noticed by the reader.
+        let _ = self.queue.send(Delivery { answer, fragment_bytes: None }).await;
+    }
+}

@@ -1,0 +1,77 @@
+//! Plain HTTP on the client port: health and version.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode, header};
+use tonic::body::Body;
+
+use crate::grpc::Front;
+use crate::{CLUSTER_VERSION, PROTOCOL_VERSION};
+
+/// Answers one plain HTTP request.
+pub async fn answer(front: &Arc<Front>, method: &Method, path: &str) -> http::Response<Body> {
+    if !matches!(path, "/health" | "/version" | "/livez" | "/readyz") {
+        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
+    if *method != Method::GET && *method != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    }
+    match path {
+        "/health" => health(front).await,
+        "/readyz" => ready(front).await,
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        _ => {
+            let body =
+                format!("{{\"etcdserver\":\"{PROTOCOL_VERSION}\",\"etcdcluster\":\"{CLUSTER_VERSION}\"}}");
+            json(StatusCode::OK, body)
+        }
+    }
+}
+
+/// Source: etcd's `/health`: healthy means no alarm, a leader, and a read that
+/// the majority answered.
+async fn health(front: &Arc<Front>) -> http::Response<Body> {
+    match reason(front).await {
+        None => json(StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()),
+        Some(reason) => {
+            let body = format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}");
+            json(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
+async fn ready(front: &Arc<Front>) -> http::Response<Body> {
+    match front.node.linearizable().await {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}\n")),
+    }
+}
+
+async fn reason(front: &Arc<Front>) -> Option<&'static str> {
+    if front.node.status().borrow().leader_id == 0 {
+        return Some("RAFT NO LEADER");
+    }
+    if front.node.linearizable().await.is_err() {
+        return Some("QGET ERROR");
+    }
+    match front.has_space_alarm().await {
+        Ok(false) => None,
+        Ok(true) => Some("ALARM NOSPACE"),
+        Err(_) => Some("ALARM ERROR"),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> http::Response<Body> {
+    respond(status, "text/plain; charset=utf-8", body.to_owned())
+}
+
+fn json(status: StatusCode, body: String) -> http::Response<Body> {
+    respond(status, "application/json", body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::new(http_body_util::Full::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,376 @@
+//! Every watcher of this member, and who feeds it.
+//!
+//! A watcher is either *synced*: the distributor hands it each revision as it
+//! is applied; or *behind*: a task of its own reads history from the disk until
+//! it has caught up. A watcher whose queue is full becomes behind, so a slow
+//! reader costs nobody else anything and still misses nothing. The hand-over is
+//! under one lock: all revisions up to `distributed` were given to synced
+//! watchers, and a watcher joins them only when it needs nothing older.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proa_etcd_api::EtcdError;
+use proa_etcd_api::etcdserverpb::{ResponseHeader, WatchResponse};
+use proa_etcd_api::mvccpb::Event;
+use proa_etcd_store::{Head, History};
+use tokio::sync::{Notify, mpsc};
+
+use super::answer::{Answer, encode_event};
+use super::groups::{Groups, Interest};
+
+/// Revisions between the applying thread and the distributor. When it is full
+/// everybody catches up from the disk.
+const SINK_REVISIONS: usize = 4096;
+/// Changes that one turn of catching up looks at: about a millisecond of work.
+const CHUNK_CHANGES: usize = 500;
+/// How long a watcher waits for a revision that was announced but cannot be
+/// read yet; the two happen within one turn of the applying thread.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(2);
+
+/// The history that watchers catch up from.
+pub trait Past: Send + Sync + 'static {
+    /// How far the readable state is.
+    fn head(&self) -> Head;
+
+    /// The header of an answer at `revision`.
+    fn header(&self, revision: i64) -> ResponseHeader;
+
+    /// Events of `from` up to the newest readable revision, as many as
+    /// `limit` changes hold.
+    ///
+    /// # Errors
+    /// [`EtcdError::Compacted`].
+    fn events(&self, from: i64, limit: usize, wants: &dyn Fn(&[u8]) -> bool) -> Result<History, EtcdError>;
+}
+
+/// What a stream gets for one of its watchers.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The answer, whole.
+    pub answer: Answer,
+    /// Cut it into pieces of about this many bytes.
+    pub fragment_bytes: Option<usize>,
+}
+
+/// Where one watcher's deliveries go.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    /// The stream's queue, shared by its watchers.
+    pub queue: mpsc::Sender<Delivery>,
+    /// The watcher's number on that stream.
+    pub watch_id: i64,
+    /// As [`Delivery::fragment_bytes`].
+    pub fragment_bytes: Option<usize>,
+}
+
+/// A watcher's number on this member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WatcherId(u64);
+
+struct Watcher {
+    interest: Interest,
+    outlet: Outlet,
+    /// The first revision that it has not got.
+    next: i64,
+    synced: bool,
+}
+
+struct State {
+    /// Synced watchers have everything up to this revision.
+    distributed: i64,
+    last_id: u64,
+    watchers: BTreeMap<WatcherId, Watcher>,
+    /// The synced ones.
+    groups: Groups<WatcherId>,
+}
+
+/// See the module.
+pub struct Hub {
+    past: Arc<dyn Past>,
+    state: Mutex<State>,
+}
+
+/// The end of the hub that the applying thread holds: never blocks.
+pub struct Sink {
+    revisions: mpsc::Sender<Arc<Vec<Event>>>,
+    latest: Arc<AtomicI64>,
+    overflow: Arc<Notify>,
+}
+
+impl Sink {
+    /// Announces applied events, in order of revision.
+    pub fn announce(&self, events: Arc<Vec<Event>>) {
+        let Some(last) = events.last() else { return };
+        self.latest.store(revision_of(last), Ordering::Release);
+        if self.revisions.try_send(events).is_err() {
+            self.overflow.notify_one();
+        }
+    }
+}
+
+/// The distributor's end of a [`Sink`].
+pub struct Source {
+    revisions: mpsc::Receiver<Arc<Vec<Event>>>,
+    latest: Arc<AtomicI64>,
+    overflow: Arc<Notify>,
+}
+
+/// Both ends of the way from the applying thread to the hub.
+pub fn channel() -> (Sink, Source) {
+    let (sender, receiver) = mpsc::channel(SINK_REVISIONS);
+    let (latest, overflow) = (Arc::new(AtomicI64::new(0)), Arc::new(Notify::new()));
+    let sink = Sink { revisions: sender, latest: Arc::clone(&latest), overflow: Arc::clone(&overflow) };
+    (sink, Source { revisions: receiver, latest, overflow })
+}
+
+impl Hub {
+    /// A hub whose distributor runs until the [`Sink`] is dropped.
+    ///
+    /// The sink must be connected already, so that nothing falls between it
+    /// and `past`.
+    pub fn start(past: Arc<dyn Past>, source: Source) -> Arc<Self> {
+        let distributed = past.head().revision;
+        let state = State { distributed, last_id: 0, watchers: BTreeMap::new(), groups: Groups::default() };
+        let hub = Arc::new(Self { past, state: Mutex::new(state) });
+        tokio::spawn(distribute(Arc::clone(&hub), source));
+        hub
+    }
+
+    /// The header of an answer at `revision`.
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        self.past.header(revision)
+    }
+
+    /// The newest revision that a watcher may have seen.
+    pub fn revision(&self) -> i64 {
+        self.past.head().revision.max(self.state().distributed)
+    }
+
+    /// Adds a watcher from revision `from` on; 0 or less means from now on.
+    /// It gets nothing before [`Hub::release`].
+    pub fn add(&self, interest: Interest, from: i64, outlet: Outlet) -> WatcherId {
+        let readable = self.past.head().revision;
+        let mut state = self.state();
+        state.last_id += 1;
+        let id = WatcherId(state.last_id);
+        let next = if from > 0 { from } else { readable.max(state.distributed) + 1 };
+        state.watchers.insert(id, Watcher { interest, outlet, next, synced: false });
+        id
+    }
+
+    /// Starts the deliveries of a watcher that was added.
+    pub fn release(self: &Arc<Self>, id: WatcherId) {
+        if !self.advance(id, None) {
+            tokio::spawn(catch_up(Arc::clone(self), id));
+        }
+    }
+
+    /// Ends a watcher; one that has ended is no mistake.
+    pub fn remove(&self, id: WatcherId) {
+        self.state().remove(id);
+    }
+
+    /// Reports on the queue how far `watchers` all are, as one answer with
+    /// `watch_id`; `false` if one of them is behind and cannot say.
+    pub fn report_progress(&self, watchers: &[WatcherId], outlet: &Outlet) -> bool {
+        let state = self.state();
+        let behind = |id: &WatcherId| state.watchers.get(id).is_some_and(|watcher| !watcher.synced);
+        if watchers.iter().any(behind) {
+            return false;
+        }
+        let header = Some(self.past.header(state.distributed));
+        let answer = WatchResponse { header, watch_id: outlet.watch_id, ..WatchResponse::default() };
+        // Under the lock, so that no later revision overtakes the report.
+        let delivery = Delivery { answer: Answer::new(answer), fragment_bytes: None };
+        outlet.queue.try_send(delivery).is_ok()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing below panics halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records how far a watcher has come; `true` when it needs no task any
+    /// more, because it is synced or gone.
+    fn advance(&self, id: WatcherId, next: Option<i64>) -> bool {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(watcher) = state.watchers.get_mut(&id) else { return true };
+        watcher.next = next.unwrap_or(watcher.next);
+        if watcher.next > state.distributed {
+            watcher.synced = true;
+            state.groups.insert(&watcher.interest, id);
+        }
+        watcher.synced
+    }
+
+    /// Hands the events of one revision to the synced watchers.
+    fn deliver(self: &Arc<Self>, revision: i64, events: &[Event]) {
+        let behind = {
+            let mut state = self.state();
+            if revision <= state.distributed {
+                return;
+            }
+            if revision > state.distributed + 1 {
+                state.unsync_all(revision)
+            } else {
+                let header = self.past.header(revision);
+                state.deliver(header, revision, events)
+            }
+        };
+        self.send_catching_up(behind);
+    }
+
+    /// After revisions were dropped on the way: `latest` is the newest of them.
+    fn recover(self: &Arc<Self>, latest: i64) {
+        let behind = {
+            let mut state = self.state();
+            if latest > state.distributed { state.unsync_all(latest) } else { Vec::new() }
+        };
+        self.send_catching_up(behind);
+    }
+
+    fn send_catching_up(self: &Arc<Self>, behind: Vec<WatcherId>) {
+        for id in behind {
+            tokio::spawn(catch_up(Arc::clone(self), id));
+        }
+    }
+}
+
+impl State {
+    fn remove(&mut self, id: WatcherId) {
+        if let Some(watcher) = self.watchers.remove(&id) {
+            self.groups.remove(&watcher.interest, id);
+        }
+    }
+
+    /// Takes a watcher out of the synced ones; it needs `next` from the disk.
+    fn unsync(&mut self, id: WatcherId, next: i64) {
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.synced = false;
+            watcher.next = watcher.next.max(next);
+            self.groups.remove(&watcher.interest, id);
+        }
+    }
+
+    /// Declares everything up to `revision` distributed without having done
+    /// so; returns who now has to catch up.
+    fn unsync_all(&mut self, revision: i64) -> Vec<WatcherId> {
+        let next = self.distributed + 1;
+        let is_short = |watcher: &Watcher| watcher.synced && watcher.next <= revision;
+        let short = self.watchers.iter().filter(|(_, watcher)| is_short(watcher));
+        let ids: Vec<WatcherId> = short.map(|(id, _)| *id).collect();
+        ids.iter().for_each(|id| self.unsync(*id, next));
+        self.distributed = revision;
+        ids
+    }
+
+    fn deliver(&mut self, header: ResponseHeader, revision: i64, events: &[Event]) -> Vec<WatcherId> {
+        let (mut full, mut closed) = (Vec::new(), Vec::new());
+        for (interest, (ids, places)) in self.groups.wanting(events) {
+            let encoded: Vec<Bytes> =
+                places.iter().map(|place| encode_event(&interest.cut(&events[*place]))).collect();
+            for id in ids {
+                let watcher = &self.watchers[id];
+                if watcher.next > revision {
+                    continue;
+                }
+                match watcher.outlet.queue.try_send(watcher.outlet.events(header, &encoded)) {
+                    Ok(()) => {}
+                    Err(mpsc::error::TrySendError::Full(_)) => full.push(*id),
+                    Err(mpsc::error::TrySendError::Closed(_)) => closed.push(*id),
+                }
+            }
+        }
+        closed.into_iter().for_each(|id| self.remove(id));
+        full.iter().for_each(|id| self.unsync(*id, revision));
+        self.distributed = revision;
+        full
+    }
+}
+
+impl Outlet {
+    fn events(&self, header: ResponseHeader, encoded: &[Bytes]) -> Delivery {
+        let answer = Answer::events(header, self.watch_id, encoded);
+        Delivery { answer, fragment_bytes: self.fragment_bytes }
+    }
+
+    fn cancelled(&self, header: ResponseHeader, compact_revision: i64, reason: &EtcdError) -> Delivery {
+        let answer = WatchResponse {
+            header: Some(header),
+            watch_id: self.watch_id,
+            canceled: true,
+            compact_revision,
+            cancel_reason: reason.to_string(),
+            ..WatchResponse::default()
+        };
+        Delivery { answer: Answer::new(answer), fragment_bytes: None }
+    }
+}
+
+fn revision_of(event: &Event) -> i64 {
+    event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
+async fn distribute(hub: Arc<Hub>, mut source: Source) {
+    loop {
+        tokio::select! {
+            events = source.revisions.recv() => {
+                let Some(events) = events else { return };
+                for same in events.chunk_by(|a, b| revision_of(a) == revision_of(b)) {
+                    hub.deliver(revision_of(&same[0]), same);
+                }
+            }
+            () = source.overflow.notified() => hub.recover(source.latest.load(Ordering::Acquire)),
+        }
+    }
+}
+
+/// Feeds one watcher from the disk until it is synced or gone.
+async fn catch_up(hub: Arc<Hub>, id: WatcherId) {
+    loop {
+        let (interest, outlet, next) = match hub.state().watchers.get(&id) {
+            Some(watcher) => (watcher.interest.clone(), watcher.outlet.clone(), watcher.next),
+            None => return,
+        };
+        let past = Arc::clone(&hub.past);
+        let reading = tokio::task::spawn_blocking(move || {
+            let readable = past.head().revision;
+            if next > readable {
+                return (Ok(History { revisions: Vec::new(), next }), interest);
+            }
+            (past.events(next, CHUNK_CHANGES, &|key| interest.covers(key)), interest)
+        });
+        let Ok((history, interest)) = reading.await else { return };
+        let history = match history {
+            Ok(history) => history,
+            Err(error) => {
+                hub.remove(id);
+                let head = hub.past.head();
+                let header = hub.past.header(head.revision);
+                // A stream that is gone needs no farewell.
+                let _ = outlet.queue.send(outlet.cancelled(header, head.compact_revision, &error)).await;
+                return;
+            }
+        };
+        let wanted = history.revisions.iter().flat_map(|(_, events)| events);
+        let encoded: Vec<Bytes> = wanted
+            .filter(|event| interest.passes(event.r#type()))
+            .map(|event| encode_event(&interest.cut(event)))
+            .collect();
+        let header = hub.past.header(history.next - 1);
+        if !encoded.is_empty() && outlet.queue.send(outlet.events(header, &encoded)).await.is_err() {
+            return hub.remove(id);
+        }
+        if hub.advance(id, Some(history.next)) {
+            return;
+        }
+        if history.next == next {
+            tokio::time::sleep(PUBLISH_PAUSE).await;
+        }
+    }
+}
