@@ -143,7 +143,7 @@ impl Claim {
         let doubt = match (self.link, conflicts) {
             (false, _) => ", without a link to ask on".to_owned(),
             (true, 0) => String::new(),
-            (true, conflicts) => format!(", after {conflicts} that others have"),
+            (true, conflicts) => format!(", others have the {conflicts} tried before"),
         };
         Ok(format!("{} has {address} of {}{doubt}", self.name, self.network))
     }

@@ -16,6 +16,5 @@ mod start;
 mod sys;
 
 pub use disks::{Disk, DiskError};
-pub use settings::PROGRAM;
 pub use slots::{SlotError, Slots};
 pub use start::run;

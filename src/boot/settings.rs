@@ -1,64 +1,6 @@
-//! The machine-wide settings, `proa.*` on the kernel command line.
+//! What the kernel command line asks of `/init` itself.
 
-use proa_base::{
-    cmdline::Word,
-    net::Network,
-    settings::{Program, Setting},
-};
-
-/// The machine's own settings. They concern the machine before any program
-/// runs, so the kernel command line is the only place that gives them.
-pub const PROGRAM: Program = Program {
-    name: "init",
-    cmdline: "proa",
-    env: "PROA",
-    settings: &[
-        Setting {
-            name: "network",
-            default: "",
-            help: "private network of the cluster, such as 10.77.0.0/16",
-            switch: false,
-            check: check_network,
-        },
-        Setting {
-            name: "interface",
-            default: "eth0",
-            help: "interface that gets an address inside proa.network",
-            switch: false,
-            check: check_interface,
-        },
-        Setting {
-            name: "autologin",
-            default: "false",
-            help: "a root shell on the console, without a password",
-            switch: true,
-            check: check_switch,
-        },
-    ],
-};
-
-fn check_network(text: &str) -> Result<(), String> {
-    match text {
-        "" => Ok(()),
-        text => text.parse::<Network>().map(drop).map_err(|error| error.to_string()),
-    }
-}
-
-/// Source: netdevice(7), `IFNAMSIZ` of 16 with the final zero.
-fn check_interface(text: &str) -> Result<(), String> {
-    let allowed = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-    if (1..16).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.') {
-        return Ok(());
-    }
-    Err("give the name of an interface, such as eth0".to_owned())
-}
-
-fn check_switch(text: &str) -> Result<(), String> {
-    match text {
-        "true" | "false" => Ok(()),
-        _ => Err("give true or false, or the key alone".to_owned()),
-    }
-}
+use proa_base::{cmdline::Word, machine::MACHINE};
 
 /// The value of `proa.<name>`: the last one on the command line that is right,
 /// else the default.
@@ -66,8 +8,8 @@ fn check_switch(text: &str) -> Result<(), String> {
 /// A machine boots with a bad word on its command line: the word was shown on
 /// the console, and what it meant to change stays as it is.
 pub fn value<'a>(words: &'a [Word], name: &str) -> &'a str {
-    let setting = PROGRAM.settings.iter().find(|setting| setting.name == name);
-    let setting = setting.expect("only names of the table above are asked for");
+    let setting = MACHINE.settings.iter().find(|setting| setting.name == name);
+    let setting = setting.expect("only names of that table are asked for");
     let given = words.iter().rev().filter(|word| word.key.strip_prefix("proa.") == Some(name));
     let mut values = given.map(|word| word.value.as_deref().unwrap_or("true"));
     values.find(|value| (setting.check)(value).is_ok()).unwrap_or(setting.default)
@@ -102,7 +44,7 @@ pub fn after_failure(words: &[Word]) -> AfterFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proa_base::{cmdline, settings};
+    use proa_base::cmdline;
 
     #[test]
     fn a_bad_value_leaves_the_default() {
@@ -111,7 +53,7 @@ mod tests {
             ("nothing given",   "console=ttyS0",                        "network",   ""),
             ("given",           "proa.network=10.77.0.0/16",            "network",   "10.77.0.0/16"),
             ("last wins",       "proa.interface=a proa.interface=eth1", "interface", "eth1"),
-            ("last is bad",     "proa.interface=a proa.interface=a/b",  "interface", "a"),
+            ("last is bad",     "proa.autologin proa.autologin=maybe",  "autologin", "true"),
             ("bad",             "proa.network=10.77",                   "network",   ""),
             ("bare switch",     "proa.autologin",                       "autologin", "true"),
             ("bare value",      "proa.network",                         "network",   ""),
@@ -119,23 +61,6 @@ mod tests {
         for (name, line, key, want) in cases {
             assert_eq!(value(&cmdline::parse(line), key), want, "{name}");
         }
-    }
-
-    #[test]
-    fn review_names_key_value_and_what_is_right() {
-        let words = cmdline::parse("proa.netwrok=x proa.network=10.77.0.0 proa.interface= proa.autologin=on");
-        assert_eq!(
-            settings::review(&[&PROGRAM], &words),
-            [
-                "unknown key proa.netwrok on the kernel command line is ignored",
-                "proa.network: bad value \"10.77.0.0\" on the kernel command line: a network is an IPv4 \
-                 address and a prefix length of 8 to 30, such as 10.77.0.0/16",
-                "proa.interface: bad value \"\" on the kernel command line: give the name of an interface, \
-                 such as eth0",
-                "proa.autologin: bad value \"on\" on the kernel command line: give true or false, or the key \
-                 alone",
-            ]
-        );
     }
 
     #[test]

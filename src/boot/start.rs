@@ -169,7 +169,10 @@ fn wait_for_slots() -> Result<Slots, StartError> {
         let (found, seen) = look_for_slots();
         match found {
             Some(slots) => return Ok(slots),
-            None if Instant::now() >= deadline => return Err(StartError::NoDisk { seen }),
+            None if Instant::now() >= deadline => {
+                let seen = if seen.is_empty() { "; there is no disk at all".to_owned() } else { seen };
+                return Err(StartError::NoDisk { seen });
+            }
             None => thread::sleep(Duration::from_millis(20)),
         }
     }
