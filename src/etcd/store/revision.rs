@@ -38,7 +38,7 @@ impl<'a> Revision<'a> {
     pub fn finish(self) -> (Head, Vec<Event>) {
         let head = self.head();
         if head != self.begin {
-            self.writes.put(keys::HEAD.to_vec(), head.encode());
+            self.writes.put_again(keys::HEAD, head.encode());
         }
         (head, self.events)
     }
@@ -59,13 +59,10 @@ impl<'a> Revision<'a> {
         let end = keys::after_versions(&prefix);
         // What this batch wrote is newer than what the view has.
         let found = match self.writes.first_put(&prefix, &end) {
-            Some((stored_key, stored)) => {
-                let (_, place, kind) = walk::split_version(stored_key);
-                (kind == Kind::Put).then(|| Found { prefix, place, stored: stored.to_vec() })
-            }
-            None => walk::find(self.view, key, NEWEST),
+            Some((stored_key, stored)) => (stored_key.to_vec(), stored.to_vec()),
+            None => self.view.first(&prefix, &end)?,
         };
-        found.map(Found::entry)
+        walk::take(prefix, found).map(Found::entry)
     }
 
     /// Writes one key. The lease exists, and so does the key if something of

@@ -49,6 +49,14 @@ impl Writes {
         self.puts.insert(key, Some(value));
     }
 
+    /// Stores `value` under a `key` that the batch has probably written before.
+    pub(crate) fn put_again(&mut self, key: &[u8], value: Vec<u8>) {
+        match self.puts.get_mut(key) {
+            Some(written) => *written = Some(value),
+            None => self.put(key.to_vec(), value),
+        }
+    }
+
     /// Deletes `key`.
     pub fn delete(&mut self, key: Vec<u8>) {
         self.puts.insert(key, None);
@@ -143,6 +151,13 @@ impl View for Overlay<'_> {
             return self.base.scan(from, end);
         }
         Box::new(Merge { written, base: self.base.scan(from, end).peekable() })
+    }
+
+    fn first(&self, from: &[u8], end: &[u8]) -> Option<Entry> {
+        match self.writes.range(from, end).next() {
+            Some(_) => self.scan(from, end).next(),
+            None => self.base.first(from, end),
+        }
     }
 }
 

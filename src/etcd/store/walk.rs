@@ -135,10 +135,15 @@ impl Iterator for Walk<'_> {
 pub(crate) fn find(view: &dyn View, key: &[u8], at: i64) -> Option<Found> {
     let prefix = keys::versions_of(key);
     let end = keys::after_versions(&prefix);
-    let (stored_key, stored) = match at {
+    let found = match at {
         NEWEST => view.first(&prefix, &end)?,
         at => view.first(&keys::visible_at(&prefix, at), &end)?,
     };
+    take(prefix, found)
+}
+
+/// What was found as the version of one key, unless it is a deletion.
+pub(crate) fn take(prefix: Vec<u8>, (stored_key, stored): Entry) -> Option<Found> {
     let (_, place, kind) = split_version(&stored_key);
     (kind == Kind::Put).then_some(Found { prefix, place, stored })
 }
