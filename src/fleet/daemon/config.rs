@@ -21,14 +21,15 @@ pub const CONFIG_FILE: &str = "/etc/fleet/fleet.conf";
 /// All that fleetd can be told. A key of the file is the same name with `_`.
 ///
 /// Source: fleet 1.0, "Deploying and configuring fleet"; `listen`, `advertise`,
-/// `machine-id` and `socket` are this program's own.
+/// `machine-id` and `socket` are this program's own. The registry is not the
+/// original's, so neither is the default of its prefix.
 pub const PROGRAM: Program = Program {
     name: "fleetd",
     cmdline: "fleet",
     env: "FLEET",
     settings: &[
         setting("etcd-servers", "http://127.0.0.1:2379", "members of the store, parted by commas", servers),
-        setting("etcd-key-prefix", "/_coreos.com/fleet/", "where the registry lives in the store", prefix),
+        setting("etcd-key-prefix", "/proa/fleet/", "where the registry lives in the store", prefix),
         setting("etcd-request-timeout", "5", "seconds to wait for the store", seconds),
         setting("engine-reconcile-interval", "2.0", "seconds between two looks of the engine", seconds),
         setting("agent-ttl", "30s", "how long a machine that does not answer counts as alive", ttl),
@@ -351,7 +352,7 @@ mod tests {
     fn defaults_are_those_of_the_original() {
         let config = settle("").unwrap();
         assert_eq!(config.etcd_servers, ["http://127.0.0.1:2379"]);
-        assert_eq!(config.key_prefix, "/_coreos.com/fleet/");
+        assert_eq!(config.key_prefix, "/proa/fleet/");
         assert_eq!(config.agent_ttl, Duration::from_secs(30));
         assert_eq!(config.reconcile_interval, Duration::from_secs(2));
         assert_eq!(config.units_directory, Path::new("/run/fleet/units/"));
