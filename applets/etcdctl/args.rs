@@ -1,0 +1,194 @@
+//! The command line of `etcdctl`: flags and arguments in any order, as cobra
+//! reads them.
+
+use std::collections::BTreeMap;
+
+use super::failure::Failure;
+
+/// A flag of one command.
+#[derive(Clone, Copy)]
+pub struct Flag {
+    /// Its name without dashes.
+    pub name: &'static str,
+    /// Whether it stands alone, or takes a value.
+    pub kind: Kind,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+/// How a flag is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `--prefix`, or `--prefix=false`.
+    Switch,
+    /// `--rev 3` or `--rev=3`.
+    Value,
+}
+
+/// A flag without a value.
+pub const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind: Kind::Switch, help }
+}
+
+/// A flag with a value.
+pub const fn value(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind: Kind::Value, help }
+}
+
+/// Flags that every command takes.
+pub const GLOBAL: &[Flag] = &[
+    value("endpoints", "where members are asked (default 127.0.0.1:2379)"),
+    value("write-out", "simple, json, fields or table (default simple)"),
+    value("dial-timeout", "for the connection to one endpoint (default 2s)"),
+    value("command-timeout", "for the answer to one request (default 5s)"),
+    value("keepalive-time", "accepted, without effect"),
+    value("keepalive-timeout", "accepted, without effect"),
+    switch("hex", "print keys and values as hexadecimal bytes"),
+    switch("debug", "accepted, without effect"),
+    switch("insecure-transport", "only true: there is no TLS yet"),
+    switch("insecure-discovery", "accepted, without effect"),
+    switch("help", "print this"),
+];
+
+/// Flags of etcdctl that cannot be honoured yet.
+const REFUSED: &[&str] = &[
+    "cacert",
+    "cert",
+    "key",
+    "user",
+    "password",
+    "discovery-srv",
+    "discovery-srv-name",
+    "insecure-skip-tls-verify",
+];
+
+/// A parsed command line.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Args {
+    flags: BTreeMap<&'static str, String>,
+    /// What is no flag, in order; after `--` everything.
+    pub rest: Vec<String>,
+    /// How many of `rest` stood before a bare `--`; all when there was none.
+    pub before_dashes: usize,
+}
+
+impl Args {
+    /// Sorts `words` by the flags that the command and all commands have.
+    ///
+    /// # Errors
+    /// An unknown flag, one without its value, one that cannot be honoured.
+    pub fn parse(words: &[String], own: &[Flag]) -> Result<Self, Failure> {
+        let mut args = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if word == "--" {
+                args.before_dashes = args.rest.len();
+                args.rest.extend(words.cloned());
+                return Ok(args);
+            }
+            let Some(name) = flag_name(word) else {
+                args.rest.push(word.clone());
+                continue;
+            };
+            let (name, given) = match name.split_once('=') {
+                Some((name, given)) => (name, Some(given.to_owned())),
+                None => (name, None),
+            };
+            if REFUSED.contains(&name) {
+                return Err(Failure::flag(format!("--{name} is not supported yet, leave it out")));
+            }
+            let Some(flag) = own.iter().chain(GLOBAL).find(|flag| flag.name == name) else {
+                return Err(Failure::flag(format!(
+                    "unknown flag: {}",
+                    word.split('=').next().unwrap_or(word)
+                )));
+            };
+            let given = match (given, flag.kind) {
+                (Some(given), _) => given,
+                (None, Kind::Switch) => "true".to_owned(),
+                (None, Kind::Value) => {
+                    let missing = || Failure::flag(format!("flag needs an argument: --{name}"));
+                    words.next().cloned().ok_or_else(missing)?
+                }
+            };
+            args.flags.insert(flag.name, given);
+        }
+        args.before_dashes = args.rest.len();
+        Ok(args)
+    }
+
+    /// The value of a flag that was given.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.flags.get(name).map(String::as_str)
+    }
+
+    /// Whether a switch is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name) == Some("true")
+    }
+
+    /// The number that a flag was given, or `otherwise`.
+    ///
+    /// # Errors
+    /// Names the flag and what it was given.
+    pub fn number(&self, name: &str, otherwise: i64) -> Result<i64, Failure> {
+        match self.get(name) {
+            None => Ok(otherwise),
+            Some(text) => text.parse().map_err(|_| {
+                Failure::flag(format!("invalid argument {text:?} for \"--{name}\" flag: give a whole number"))
+            }),
+        }
+    }
+}
+
+/// `--name`, `-name` and the short forms of etcdctl; negative numbers and a
+/// single dash are arguments.
+fn flag_name(word: &str) -> Option<&str> {
+    let name = match word.strip_prefix("--") {
+        Some(name) => name,
+        None => word.strip_prefix('-')?,
+    };
+    match name {
+        "w" => Some("write-out"),
+        "i" => Some("interactive"),
+        "h" => Some("help"),
+        name if name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some(name),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, Failure> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        Args::parse(&words, &[switch("prefix", ""), value("rev", ""), switch("interactive", "")])
+    }
+
+    #[test]
+    fn flags_stand_anywhere() {
+        for line in ["a --prefix --rev 3 b", "--rev=3 a b --prefix", "-rev=3 --prefix=true a b"] {
+            let args = parse(line).unwrap();
+            assert_eq!((args.rest, args.flags.len()), (vec!["a".to_owned(), "b".to_owned()], 2), "{line}");
+        }
+        assert_eq!(parse("-w json").unwrap().get("write-out"), Some("json"));
+        assert_eq!(parse("lease -1 -").unwrap().rest, ["lease", "-1", "-"]);
+        let split = parse("k --prefix -- echo --prefix x").unwrap();
+        assert_eq!((split.before_dashes, split.rest.len()), (1, 4));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named() {
+        #[rustfmt::skip]
+        let rows = [
+            ("--foo=1",    "unknown flag: --foo"),
+            ("a --rev",    "flag needs an argument: --rev"),
+            ("--cacert x", "--cacert is not supported yet, leave it out"),
+        ];
+        for (line, want) in rows {
+            assert_eq!(parse(line).unwrap_err().text, want, "{line}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! `etcdctl`: ask the store, print the answer.
+
+mod args;
+mod cluster;
+mod failure;
+mod json;
+mod kv;
+mod lease;
+mod print;
+mod txn;
+mod watch;
+
+use std::future::Future;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use proa_etcd_client::{Client, Timeouts};
+
+use crate::Applet;
+use args::{Args, Flag, GLOBAL, Kind};
+use failure::Failure;
+use print::{Format, Printer};
+
+/// This applet's row.
+pub const APPLET: Applet = Applet { name: "etcdctl", link: "/usr/bin/etcdctl", main };
+
+/// The version of etcd's API that is spoken.
+const API_VERSION: &str = "3.5";
+
+/// What a command works with.
+struct Context {
+    client: Client,
+    endpoints: Vec<String>,
+    timeouts: Timeouts,
+    args: Args,
+    printer: Printer,
+}
+
+type Done<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
+/// One command: its words, its own flags, its help, what it does.
+struct Command {
+    words: &'static [&'static str],
+    flags: &'static [Flag],
+    arguments: &'static str,
+    help: &'static str,
+    run: for<'a> fn(&'a Context) -> Done<'a>,
+}
+
+macro_rules! commands {
+    ($($words:expr, $flags:expr, $arguments:literal, $help:literal, $run:path;)+) => {
+        &[$(Command {
+            words: &$words,
+            flags: $flags,
+            arguments: $arguments,
+            help: $help,
+            run: |context| Box::pin($run(context)),
+        },)+]
+    };
+}
+
+#[rustfmt::skip]
+const COMMANDS: &[Command] = commands! {
+    ["get"], kv::GET, "KEY [RANGE_END]", "Gets the key or a range of keys", kv::get;
+    ["put"], kv::PUT, "KEY [VALUE]", "Puts the given key into the store", kv::put;
+    ["del"], kv::DEL, "KEY [RANGE_END]", "Removes the specified key or range of keys", kv::del;
+    ["txn"], txn::TXN, "", "Processes a transaction from standard input", txn::txn;
+    ["watch"], watch::WATCH, "KEY [RANGE_END] [-- COMMAND ARG...]", "Watches events on keys or prefixes", watch::watch;
+    ["compaction"], kv::COMPACTION, "REVISION", "Compacts the event history", kv::compaction;
+    ["lease", "grant"], &[], "TTL", "Creates leases", lease::grant;
+    ["lease", "revoke"], &[], "ID", "Revokes leases", lease::revoke;
+    ["lease", "timetolive"], lease::TIME_TO_LIVE, "ID", "Get lease information", lease::time_to_live;
+    ["lease", "list"], &[], "", "List all active leases", lease::list;
+    ["lease", "keep-alive"], lease::KEEP_ALIVE, "ID", "Keeps leases alive (renew)", lease::keep_alive;
+    ["member", "list"], &[], "", "Lists all members in the cluster", cluster::member_list;
+    ["member", "add"], cluster::MEMBER_ADD, "NAME", "Adds a member into the cluster", cluster::member_add;
+    ["member", "remove"], &[], "ID", "Removes a member from the cluster", cluster::member_remove;
+    ["member", "update"], cluster::MEMBER_UPDATE, "ID", "Updates a member in the cluster", cluster::member_update;
+    ["member", "promote"], &[], "ID", "Promotes a non-voting member in the cluster", cluster::member_promote;
+    ["endpoint", "status"], cluster::ENDPOINT, "", "Prints out the status of endpoints", cluster::endpoint_status;
+    ["endpoint", "health"], cluster::ENDPOINT, "", "Checks the healthiness of endpoints", cluster::endpoint_health;
+    ["endpoint", "hashkv"], cluster::HASH_KV, "", "Prints the KV history hash for each endpoint", cluster::endpoint_hashkv;
+    ["alarm", "list"], &[], "", "Lists all alarms", cluster::alarm_list;
+    ["alarm", "disarm"], &[], "", "Disarms all alarms", cluster::alarm_disarm;
+    ["defrag"], cluster::ENDPOINT, "", "Gives space of deleted data back", cluster::defrag;
+};
+
+fn main(words: Vec<String>) -> ExitCode {
+    proa_base::cli::restore_sigpipe();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("Error: {}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<(), Failure> {
+    let Some((command, rest)) = choose(words)? else { return Ok(()) };
+    let args = Args::parse(&rest, command.flags)?;
+    if args.is_on("help") {
+        emit(&help_of(command));
+        return Ok(());
+    }
+    let format = Format::parse(&setting(&args, "write-out").unwrap_or_else(|| "simple".to_owned()))?;
+    let is_on = |name| setting(&args, name).as_deref() == Some("true");
+    if setting(&args, "insecure-transport").is_some_and(|value| value != "true") {
+        return Err(Failure::flag("--insecure-transport=false is not supported yet: there is no TLS"));
+    }
+    let printer = Printer { format, hex: is_on("hex"), value_only: args.is_on("print-value-only") };
+    let endpoints = setting(&args, "endpoints").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
+    let endpoints: Vec<String> = endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
+    let usual = Timeouts::default();
+    let timeouts = Timeouts {
+        connect: duration(&args, "dial-timeout")?.unwrap_or(usual.connect),
+        request: duration(&args, "command-timeout")?.unwrap_or(usual.request),
+    };
+    let client = Client::with_timeouts(&endpoints, timeouts)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::error(format!("starting: {error}")))?;
+    let context = Context { client, endpoints, timeouts, args, printer };
+    runtime.block_on((command.run)(&context))
+}
+
+/// The command that the words name, and the words that are left; `None` when
+/// the question is answered already.
+fn choose(words: &[String]) -> Result<Option<(&'static Command, Vec<String>)>, Failure> {
+    if let Some(version) =
+        std::env::var_os("ETCDCTL_API").filter(|version| version != "3" && !version.is_empty())
+    {
+        let version = version.to_string_lossy().into_owned();
+        return Err(Failure::flag(format!("ETCDCTL_API={version}: only API version 3 is served yet")));
+    }
+    // Global flags may stand before the command.
+    let places = argument_places(words);
+    let at = |number: usize| places.get(number).map(|place| words[*place].as_str());
+    match at(0) {
+        None | Some("help") => {
+            emit(&help());
+            return Ok(None);
+        }
+        Some("version") => {
+            emit(&format!("etcdctl version: {}\nAPI version: {API_VERSION}\n", env!("CARGO_PKG_VERSION")));
+            return Ok(None);
+        }
+        Some(_) => {}
+    }
+    let named =
+        |command: &&Command| command.words.iter().enumerate().all(|(number, word)| at(number) == Some(*word));
+    let Some(command) = COMMANDS.iter().find(named) else {
+        let text = unknown(at(0).unwrap_or_default(), at(1));
+        return Err(Failure::error(text));
+    };
+    let taken = &places[..command.words.len()];
+    let rest = words.iter().enumerate().filter(|(place, _)| !taken.contains(place));
+    Ok(Some((command, rest.map(|(_, word)| word.clone()).collect())))
+}
+
+fn unknown(word: &str, next: Option<&str>) -> String {
+    let choices: Vec<&str> = COMMANDS
+        .iter()
+        .filter(|command| command.words[0] == word)
+        .filter_map(|command| command.words.get(1).copied())
+        .collect();
+    if choices.is_empty() {
+        return format!("unknown command {word:?} for \"etcdctl\"; run 'etcdctl --help' for usage");
+    }
+    format!(
+        "unknown command \"{word} {}\" for \"etcdctl\"; give {word} {}",
+        next.unwrap_or_default(),
+        choices.join(", ")
+    )
+}
+
+/// Where the words are that are neither flags nor their values.
+fn argument_places(words: &[String]) -> Vec<usize> {
+    let takes_value = |word: &str| {
+        let name = word.trim_start_matches('-');
+        let name = if name == "w" { "write-out" } else { name };
+        GLOBAL.iter().any(|flag| flag.name == name && flag.kind == Kind::Value)
+    };
+    let mut places = Vec::new();
+    let mut is_value = false;
+    for (place, word) in words.iter().enumerate() {
+        let is_flag = word.starts_with('-') && word.len() > 1;
+        if !is_value && !is_flag {
+            places.push(place);
+        }
+        is_value = !is_value && is_flag && takes_value(word);
+    }
+    places
+}
+
+/// A global flag, or its `ETCDCTL_NAME` in the environment.
+fn setting(args: &Args, name: &str) -> Option<String> {
+    let from_env = || {
+        let variable = format!("ETCDCTL_{}", name.replace('-', "_").to_uppercase());
+        std::env::var(variable).ok().filter(|value| !value.is_empty())
+    };
+    args.get(name).map(str::to_owned).or_else(from_env)
+}
+
+fn duration(args: &Args, name: &str) -> Result<Option<std::time::Duration>, Failure> {
+    let Some(text) = setting(args, name) else { return Ok(None) };
+    match proa_base::duration::parse(&text) {
+        Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
+        Ok(_) | Err(_) => Err(Failure::flag(format!(
+            "invalid argument {text:?} for \"--{name}\" flag: give a duration such as 5s"
+        ))),
+    }
+}
+
+fn help() -> String {
+    let mut text = "etcdctl asks the store.\n\nUsage: etcdctl [flags] COMMAND\n\nCommands:\n".to_owned();
+    for command in COMMANDS {
+        text += &format!("  {:<22} {}\n", command.words.join(" "), command.help);
+    }
+    text += "  version                Prints the version of etcdctl\n\nFlags of all commands, also as ETCDCTL_NAME in the environment:\n";
+    text + &flags(GLOBAL)
+}
+
+fn help_of(command: &Command) -> String {
+    let usage = format!("{} {}", command.words.join(" "), command.arguments);
+    format!(
+        "{}.\n\nUsage: etcdctl {} [flags]\n\n{}\nFlags of all commands:\n{}",
+        command.help,
+        usage.trim_end(),
+        flags(command.flags),
+        flags(GLOBAL)
+    )
+}
+
+fn flags(flags: &[Flag]) -> String {
+    flags.iter().map(|flag| format!("  --{:<22} {}\n", flag.name, flag.help)).collect()
+}
+
+/// Prints at once: somebody may be reading line by line.
+fn emit(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A reader that has gone ends the process by SIGPIPE.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_command_is_found_behind_global_flags() {
+        let (command, rest) = choose(&words("-w json --endpoints=a:1 lease grant 60")).unwrap().unwrap();
+        assert_eq!(command.words, ["lease", "grant"]);
+        assert_eq!(rest, ["-w", "json", "--endpoints=a:1", "60"]);
+        let (command, rest) = choose(&words("get get")).unwrap().unwrap();
+        assert_eq!((command.words, rest), (&["get"][..], vec!["get".to_owned()]));
+    }
+
+    #[test]
+    fn an_unknown_command_is_one_line() {
+        let failure = choose(&words("foo")).err().unwrap();
+        assert_eq!(failure.text, "unknown command \"foo\" for \"etcdctl\"; run 'etcdctl --help' for usage");
+        let failure = choose(&words("lease foo")).err().unwrap();
+        assert!(failure.text.starts_with("unknown command \"lease foo\""), "{}", failure.text);
+    }
+}
