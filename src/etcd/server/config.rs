@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -163,6 +163,15 @@ impl BadConfig {
     /// Discovery was asked for where it cannot be done.
     pub fn no_discovery() -> Self {
         Self("--discovery: not served yet, give --initial-cluster".to_owned())
+    }
+
+    /// The data dir holds a member that the flags do not name.
+    pub fn another_cluster(data_dir: &Path, member_id: u64, cluster_id: u64) -> Self {
+        Self(format!(
+            "--data-dir={}: holds member {member_id:x} of cluster {cluster_id:x}, which is not the one that \
+             --initial-cluster and --initial-cluster-token name; give its own flags or another data dir",
+            data_dir.display()
+        ))
     }
 }
 

@@ -109,6 +109,9 @@ async fn serve(config: &Config) -> Result<(Node, Result<(), RunError>), RunError
         listeners.push(open(*address)?);
     }
     let node = Node::start(node_config(config).await?)?;
+    if let Err(error) = check_identity(config, &node) {
+        return Ok((node, Err(error.into())));
+    }
     let front = front(config, &node);
     let database = config.data_dir.clone();
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
@@ -119,6 +122,23 @@ async fn serve(config: &Config) -> Result<(Node, Result<(), RunError>), RunError
     tell_ready(config, &node);
     let result = until_stopped(&node).await;
     Ok((node, result))
+}
+
+/// Refuses the data of another member or cluster.
+///
+/// The flags only name the first members, and a member's peer URLs may have
+/// been changed since; what must match is the identity or the URLs.
+fn check_identity(config: &Config, node: &Node) -> Result<(), BadConfig> {
+    let Start::New(cluster) = &config.start else { return Ok(()) };
+    let Some(peer_urls) = cluster.0.get(&config.name) else { return Ok(()) };
+    let status = node.status().borrow().clone();
+    let is_named = proa_etcd_replica::ids::member_id(peer_urls, &config.token, None) == status.member_id;
+    let known = node.members().into_iter().find(|member| member.id == status.member_id);
+    let has_urls = known.is_some_and(|member| member.peer_urls.iter().all(|url| peer_urls.contains(url)));
+    if is_named || has_urls {
+        return Ok(());
+    }
+    Err(BadConfig::another_cluster(&config.data_dir, status.member_id, status.cluster_id))
 }
 
 fn open(address: SocketAddr) -> Result<TcpListener, RunError> {
