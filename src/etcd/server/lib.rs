@@ -5,6 +5,7 @@ pub mod config;
 pub mod database;
 pub mod grpc;
 mod http;
+pub mod lan;
 pub mod lease;
 mod lessor;
 mod listen;

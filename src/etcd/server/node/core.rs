@@ -84,6 +84,9 @@ struct State {
     copying: bool,
     ticks: u64,
     farewell: Option<u64>,
+    /// Removed members that are still sent to, until this tick: who asked for
+    /// its own removal is owed an answer.
+    departing: BTreeMap<u64, (u64, Vec<String>)>,
 }
 
 /// What a turn of the raft thread is made from.
@@ -407,6 +410,11 @@ impl Core {
                 .retain(|pending| pending.origin.is_some() || waiters.contains_key(&pending.id));
         }
         self.state.pending_bytes = self.state.pending.iter().map(|pending| pending.body.len()).sum();
+        let ticks = self.state.ticks;
+        if self.state.departing.values().any(|(end, _)| *end <= ticks) {
+            self.state.departing.retain(|_, (end, _)| *end > ticks);
+            self.set_peers();
+        }
         if self.state.ticks % PUBLISH_TICKS == 1 {
             self.publish_myself();
         }
@@ -501,8 +509,11 @@ impl Core {
             self.membership.apply(&change, member.clone());
             let is_gone = self.membership.removed.contains(&member.id);
             let removed = is_gone.then(|| self.membership.removed.iter().copied().collect());
+            let end = self.state.ticks + FAREWELL_TICKS;
             if is_gone && member.id == self.member_id {
-                self.state.farewell = Some(self.state.ticks + FAREWELL_TICKS);
+                self.state.farewell = Some(end);
+            } else if is_gone {
+                self.state.departing.insert(member.id, (end, member.peer_urls.clone()));
             }
             Ok(Accepted { members, member, removed })
         });
@@ -514,7 +525,8 @@ impl Core {
 
     fn set_peers(&self) {
         let others = self.membership.members.values().filter(|member| member.id != self.member_id);
-        let urls = others.map(|member| (member.id, member.peer_urls.clone())).collect();
+        let departing = self.state.departing.iter().map(|(id, (_, urls))| (*id, urls.clone()));
+        let urls = others.map(|member| (member.id, member.peer_urls.clone())).chain(departing).collect();
         self.peers.set_members(&urls);
         self.peers.set_removed(self.membership.removed.iter().copied());
     }

@@ -107,6 +107,10 @@ async fn read_frames(stream: TcpStream, weak: &Weak<Shared>, from: u64, epoch: (
         if lock(&shared.epochs).get(&from) != Some(&epoch) {
             return Ok(());
         }
+        // It dials again and is told why it is refused.
+        if lock(&shared.removed).contains(&from) {
+            return Err(invalid(format!("member {from:x} was removed")));
+        }
         if let Frame::Raft(message) = &frame
             && message.from != from
         {
