@@ -493,7 +493,12 @@ impl Replica {
 
 /// The message with which `from` announces to `wanted.to` a snapshot of
 /// `position`, at least as new as what was wanted, and `members` as of there.
-pub fn snapshot_message(from: u64, wanted: SnapshotWanted, position: Position, members: ConfState) -> Message {
+pub fn snapshot_message(
+    from: u64,
+    wanted: SnapshotWanted,
+    position: Position,
+    members: ConfState,
+) -> Message {
     let mut snapshot = Snapshot::default();
     let metadata = snapshot.mut_metadata();
     metadata.index = position.index;

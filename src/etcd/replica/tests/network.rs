@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proa_etcd_replica::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
-use proa_etcd_replica::{Config, Output, Position, Replica, Role, SnapshotWanted, Start, Write, snapshot_message};
+use proa_etcd_replica::{
+    Config, Output, Position, Replica, Role, SnapshotWanted, Start, Write, snapshot_message,
+};
 
 /// splitmix64.
 struct Random(u64);
