@@ -23,6 +23,7 @@ mod engine;
 mod http;
 pub mod journal;
 mod membership;
+mod private;
 mod reporter;
 mod route;
 mod schedule;

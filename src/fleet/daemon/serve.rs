@@ -7,6 +7,7 @@ use proa_fleet_model::registry::LeaseId;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinSet,
 };
 
 use crate::{
@@ -41,6 +42,10 @@ pub enum Failed {
     /// No signals, no runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// A task ended, which none does: a mistake of ours. Starting anew is safe, going on with a
+    /// part missing is not.
+    #[error("a part of fleetd has ended: {0}")]
+    Part(String),
 }
 
 /// Runs fleetd until SIGTERM or SIGINT. Units run on after it.
@@ -56,22 +61,23 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     let dir = UnitsDir::open(&config.units_directory)?;
     let (listeners, own_socket) = listen(&config).await?;
 
+    let mut tasks = JoinSet::new();
     let api = Arc::new(Api::new(store.clone(), Arc::clone(&config)));
     for listener in listeners {
         let api = Arc::clone(&api);
-        tokio::spawn(http::serve(listener, move |request| Arc::clone(&api).answer(request)));
+        tasks.spawn(http::serve(listener, move |request| Arc::clone(&api).answer(request)));
     }
     let (lease, lease_seen) = watch::channel(None);
     let (wanted, wanted_seen) = watch::channel(None);
     let (states, states_seen) = watch::channel(None);
     let (term, mut term_seen) = watch::channel(None);
-    tokio::spawn(membership::run(store.clone(), Arc::clone(&config), lease));
-    tokio::spawn(schedule::run(store.clone(), config.machine_id, config.watches, wanted));
-    tokio::spawn(reporter::run(store.clone(), config.machine_id, lease_seen, states_seen));
+    tasks.spawn(membership::run(store.clone(), Arc::clone(&config), lease));
+    tasks.spawn(schedule::run(store.clone(), config.machine_id, config.watches, wanted));
+    tasks.spawn(reporter::run(store.clone(), config.machine_id, lease_seen, states_seen));
     let systemd = Systemd::new(if config.systemd_user { Bus::of_user } else { Bus::of_system });
-    tokio::spawn(Agent::new(systemd, dir, wanted_seen, states).run());
+    tasks.spawn(Agent::new(systemd, dir, wanted_seen, states).run());
     if config.engine {
-        tokio::spawn(engine::run(store.clone(), Arc::clone(&config), term));
+        tasks.spawn(engine::run(store.clone(), Arc::clone(&config), term));
     }
     // Whoever started this may not listen; that changes nothing.
     let _ = proa_base::notify::notify("READY=1");
@@ -80,6 +86,9 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        Some(ended) = tasks.join_next() => {
+            return Err(Failed::Part(ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string())));
+        }
     }
     tracing::info!("ends; units run on");
     hand_over(&store, *term_seen.borrow_and_update()).await;

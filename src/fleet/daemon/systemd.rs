@@ -10,6 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, sync::Notify, task::JoinHandle};
 use zbus::{Connection, MatchRule, MessageStream, connection::Builder, message::Type, zvariant};
 
+use crate::private;
+
 const SERVICE: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -277,13 +279,11 @@ fn destination(bus: &Bus) -> Option<&'static str> {
 }
 
 async fn connect(bus: Bus, changed: Arc<Notify>) -> zbus::Result<Live> {
-    let (Bus::Shared(path) | Bus::Private(path)) = &bus;
-    let stream = UnixStream::connect(path).await?;
-    let builder = Builder::unix_stream(stream).method_timeout(CALL_TIMEOUT);
-    let connection = match bus {
-        Bus::Shared(_) => builder.build().await?,
-        Bus::Private(_) => builder.p2p().build().await?,
+    let builder = match &bus {
+        Bus::Shared(path) => Builder::unix_stream(UnixStream::connect(path).await?),
+        Bus::Private(path) => private::connect(path).await?,
     };
+    let connection = builder.method_timeout(CALL_TIMEOUT).build().await?;
     let rule = MatchRule::builder().msg_type(Type::Signal).path_namespace(MANAGER_PATH)?.build();
     let mut signals = MessageStream::for_match_rule(rule, &connection, None).await?;
     let listener = tokio::spawn(async move {
@@ -298,3 +298,7 @@ async fn connect(bus: Bus, changed: Arc<Notify>) -> zbus::Result<Live> {
     let _ = connection.call_method(destination(&bus), MANAGER_PATH, Some(MANAGER), "Subscribe", &()).await;
     Ok(Live { bus, connection, listener })
 }
+
+#[cfg(test)]
+#[path = "systemd_test.rs"]
+mod tests;
