@@ -41,7 +41,8 @@ pub struct Write {
     pub number: u64,
     /// Entries to append; the first may overwrite the log's tail.
     pub entries: Vec<Entry>,
-    /// Term, vote and commit to keep, when they changed.
+    /// Term, vote and commit to keep, when they changed; always there with a
+    /// snapshot.
     pub hard_state: Option<HardState>,
     /// A received snapshot to install first: the log starts again after it.
     pub snapshot: Option<Position>,
@@ -411,7 +412,8 @@ impl Replica {
         let needs_write = ready.must_sync();
         if needs_write {
             let hard_state = self.raw.raft.hard_state();
-            let changed = (hard_state != self.written_state).then(|| hard_state.clone());
+            let is_news = snapshot.is_some() || hard_state != self.written_state;
+            let changed = is_news.then(|| hard_state.clone());
             self.pending_terms.push_back((number, hard_state.term));
             self.written_state = hard_state;
             output.writes.push(Write {

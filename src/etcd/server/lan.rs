@@ -192,7 +192,6 @@ pub async fn announce(config: LanConfig, node: Node) -> Result<(), LanError> {
     let Some(founders) = promise.committed else { return Ok(()) };
     let founded = Founded::by(&config.cluster, &founders, |_| None);
     let beacon = Beacon::of_member(&config.myself(), founded.cluster());
-    let mut known: BTreeMap<MachineId, String> = BTreeMap::new();
     loop {
         send(&socket, &config, &beacon).await;
         let pause = Instant::now() + REFRESH;
@@ -200,10 +199,7 @@ pub async fn announce(config: LanConfig, node: Node) -> Result<(), LanError> {
         {
             let is_peer = heard.token == config.cluster && heard.machine != config.machine;
             let Some(peer) = founded.members.get(&heard.machine).filter(|_| is_peer) else { continue };
-            if known.get(&heard.machine) != Some(&heard.peer_url) {
-                known.insert(heard.machine, heard.peer_url.clone());
-                node.set_peer_urls(peer.id, vec![heard.peer_url]);
-            }
+            node.set_peer_urls(peer.id, vec![heard.peer_url]);
         }
     }
 }

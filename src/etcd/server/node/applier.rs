@@ -316,6 +316,9 @@ impl Applier {
             Ok(installed) => {
                 self.publish();
                 self.publish_members();
+                if let Some(sink) = self.shared.sink.get() {
+                    sink(lock(&self.shared.machine).head().revision, Arc::default());
+                }
                 self.release_reads();
                 let _ = done.send(installed);
             }
@@ -368,8 +371,13 @@ fn apply_normal(machine: &mut Machine, view: &dyn proa_etcd_store::View, entry: 
         work.touches_members |= matches!(command.op, Some(proa_etcd_api::command::command::Op::Member(_)));
         let outcome = machine.apply(view, &mut work.writes, &command);
         work.replies.push((proposal.id, outcome.reply));
-        if !outcome.events.is_empty() {
-            work.events.push((machine.head().revision, outcome.events));
+        // Ending several leases takes a revision for each.
+        for event in outcome.events {
+            let revision = event.kv.as_ref().map_or(0, |entry| entry.mod_revision);
+            match work.events.last_mut() {
+                Some((last, events)) if *last == revision => events.push(event),
+                Some(_) | None => work.events.push((revision, vec![event])),
+            }
         }
     }
 }

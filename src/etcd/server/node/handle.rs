@@ -1,6 +1,6 @@
 //! The handle of a running member, and how one is started and stopped.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -78,6 +78,7 @@ impl Node {
             answerer: OnceLock::new(),
             peers: OnceLock::new(),
             is_disk_low: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             threads: Mutex::default(),
             // etcd's own: 5 s for the disk and two elections.
             request_timeout_ms: 5_000 + 2 * config.election_ms,
@@ -258,6 +259,7 @@ impl Node {
     /// Ends the member: its threads are joined and the database is dropped,
     /// but for views that somebody still holds. Other handles answer `Stopped`.
     pub fn stop(self) {
+        self.shared.is_ending.store(true, Ordering::Relaxed);
         let _ = self.shared.core.send(ToCore::Stop);
         if let Some(peers) = self.shared.peers.get() {
             peers.stop();

@@ -1,7 +1,7 @@
 //! What the handle and the threads of a member share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -64,6 +64,8 @@ pub(super) struct Shared {
     pub(super) peers: OnceLock<Peers>,
     /// The log's file system is nearly full: no more proposals.
     pub(super) is_disk_low: AtomicBool,
+    /// The member was told to end.
+    pub(super) is_ending: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     /// What a proposal may take, in milliseconds.
     pub(super) request_timeout_ms: u64,
@@ -104,6 +106,7 @@ impl Shared {
     /// The member is over: says why and lets every waiter go.
     pub(super) fn fail(&self, why: &str) {
         tracing::error!("{why}");
+        self.is_ending.store(true, Ordering::Relaxed);
         self.status.send_modify(|status| {
             status.is_leader = false;
             status.leader_id = 0;

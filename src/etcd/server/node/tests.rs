@@ -318,3 +318,28 @@ fn contradictions_are_named_before_anything_is_written() {
     }
     assert!(!is_member(&data_dir));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_another_cluster_is_kept_out() {
+    let cluster = Cluster::start(1, 10_000);
+    write(cluster.node(0), "k", "v").await;
+    // Same addresses, another token: another cluster that believes m0 is in it.
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    let mine = format!("http://127.0.0.1:{port}");
+    let theirs = cluster.configs[0].advertise_peer_urls.clone();
+    let members = BTreeMap::from([("m0".to_owned(), theirs), ("stranger".to_owned(), vec![mine.clone()])]);
+    let stranger = Node::start(NodeConfig {
+        data_dir: folder.path().join("data"),
+        name: "stranger".into(),
+        listen_peers: vec![SocketAddr::from(([127, 0, 0, 1], port))],
+        advertise_peer_urls: vec![mine],
+        bootstrap: Bootstrap::New { token: "other".into(), members },
+        ..cluster.configs[0].clone()
+    })
+    .unwrap();
+    assert_eq!(stranger.linearizable().await, Err(EtcdError::Timeout));
+    assert_eq!(stranger.status().borrow().leader_id, 0);
+    stranger.stop();
+    assert_eq!(read(cluster.node(0), "k").await, Some("v".into()));
+}

@@ -130,6 +130,9 @@ pub struct MembersChanged {
 }
 
 /// Gets every revision's events, on the applying thread, in revision order.
+///
+/// No events with a revision: a snapshot has replaced the state, and what
+/// happened up to that revision can be read from its history alone.
 pub type EventSink = Box<dyn Fn(i64, Arc<Vec<Event>>) + Send + Sync>;
 
 /// Answers a question another member asked this one because it is the leader;

@@ -50,8 +50,15 @@ impl Writer {
         let mut next = self.inbox.recv().ok();
         while let Some(job) = next.take() {
             match job {
-                ToWriter::Write(write) => next = self.write(write),
-                ToWriter::Install { write, files, hold } => self.install(&write, &files, hold),
+                ToWriter::Write(write) => match self.write(write) {
+                    Some(other) => next = other,
+                    None => return,
+                },
+                ToWriter::Install { write, files, hold } => {
+                    if self.install(&write, &files, hold).is_none() {
+                        return;
+                    }
+                }
                 ToWriter::Compact { index } => self.compact(index),
                 ToWriter::Stop => return,
             }
@@ -60,8 +67,8 @@ impl Writer {
     }
 
     /// Writes `first` and all that waits behind it; returns the job that ends
-    /// the run of writes.
-    fn write(&mut self, first: Write) -> Option<ToWriter> {
+    /// the run of writes, or `None` to end.
+    fn write(&mut self, first: Write) -> Option<Option<ToWriter>> {
         let mut joined = Joined::new(first);
         let mut other = None;
         while joined.size_bytes < MAX_JOINED_BYTES {
@@ -80,22 +87,26 @@ impl Writer {
                 Err(_) => break,
             }
         }
-        let receipt = self.append(&joined.entries, joined.hard_state.as_ref());
+        let receipt = self.append(&joined.entries, joined.hard_state.as_ref())?;
         self.tell(receipt, joined.number, None);
         if let Err(error) = self.log.reserve() {
             tracing::warn!("{error}");
         }
         let is_low = self.log.room().map_or(true, |room| room.low);
         self.shared.is_disk_low.store(is_low, Ordering::Relaxed);
-        other
+        Some(other)
     }
 
     /// Appends and syncs. What is not on the disk is never acknowledged, so
-    /// there is no way on but to try again or to end.
-    fn append(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Persisted {
+    /// there is no way on but to try again or to end: `None` when the member
+    /// was told to stop while the disk was full.
+    fn append(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Option<Persisted> {
         loop {
             match self.log.append(entries, hard_state) {
-                Ok(receipt) => return receipt,
+                Ok(receipt) => return Some(receipt),
+                Err(LogError::NoSpace { .. }) if self.shared.is_ending.load(Ordering::Relaxed) => {
+                    return None;
+                }
                 Err(error @ LogError::NoSpace { .. }) => {
                     self.shared.is_disk_low.store(true, Ordering::Relaxed);
                     tracing::error!("{error}; trying again");
@@ -112,7 +123,8 @@ impl Writer {
         let _ = self.shared.core.send(ToCore::Synced { number, installed });
     }
 
-    fn install(&mut self, write: &Write, files: &[CopiedFile], hold: Receiving) {
+    /// `None` when the member ends.
+    fn install(&mut self, write: &Write, files: &[CopiedFile], hold: Receiving) -> Option<()> {
         let position = write.snapshot.expect("only a write with a snapshot is sent to install");
         tracing::info!("installing a snapshot up to index {}", position.index);
         let staged = self
@@ -122,21 +134,20 @@ impl Writer {
             .unwrap_or_else(|error| abort(&error));
         drop(hold);
         let (done, installed) = channel();
-        if self.applier.send(ToApplier::Install { staged, done }).is_err() {
-            return;
-        }
         // The applier ends only with the member.
-        let Ok(installed) = installed.recv() else { return };
+        self.applier.send(ToApplier::Install { staged, done }).ok()?;
+        let installed = installed.recv().ok()?;
         if let Err(error) = self.restart_log(position, write) {
             abort(&error);
         }
-        let receipt = self.append(&write.entries, write.hard_state.as_ref());
+        let receipt = self.append(&write.entries, write.hard_state.as_ref())?;
         self.layout.end_installing().unwrap_or_else(|error| abort(&error));
         self.tell(receipt, write.number, Some(installed));
+        Some(())
     }
 
     fn restart_log(&mut self, position: Position, write: &Write) -> Result<(), LogError> {
-        let mut hard_state = write.hard_state.clone().unwrap_or_default();
+        let mut hard_state = write.hard_state.clone().expect("a snapshot comes with the hard state");
         hard_state.commit = position.index;
         let _receipt = self.log.install_snapshot(position.index, position.term, &hard_state)?;
         Ok(())

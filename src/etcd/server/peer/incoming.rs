@@ -59,7 +59,7 @@ async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
             verdict = Verdict::Busy;
         }
     }
-    if verdict == Verdict::OtherCluster {
+    if verdict == Verdict::OtherCluster && shared.is_new_stranger(&handshake) {
         tracing::warn!(
             "refused member {:x} at {}: it is of cluster {:x}, this is cluster {:x}",
             handshake.from,
@@ -125,6 +125,13 @@ fn invalid(what: impl ToString) -> io::Error {
 }
 
 impl Shared {
+    /// Whether this stranger was not complained about yet: it dials ten times
+    /// a second, and one line says it all.
+    fn is_new_stranger(&self, handshake: &Handshake) -> bool {
+        let mut strangers = lock(&self.strangers);
+        strangers.len() < MAX_CONNECTIONS && strangers.insert((handshake.from, handshake.cluster_id))
+    }
+
     /// Decides on a handshake, and makes it the current one of its peer.
     fn judge(&self, handshake: &Handshake) -> Verdict {
         if handshake.cluster_id != self.config.cluster_id {

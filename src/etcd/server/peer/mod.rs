@@ -14,7 +14,7 @@ mod queue;
 pub mod snapshot;
 pub mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -90,9 +90,11 @@ struct Shared {
     inbox: Inbox,
     links: Mutex<BTreeMap<u64, Link>>,
     /// Members that were removed; their connections are refused with a reason.
-    removed: Mutex<std::collections::BTreeSet<u64>>,
+    removed: Mutex<BTreeSet<u64>>,
     /// The latest connection of each peer.
     epochs: Mutex<BTreeMap<u64, (u64, u64)>>,
+    /// Strangers that were complained about, by id and cluster.
+    strangers: Mutex<BTreeSet<(u64, u64)>>,
     count: AtomicU64,
     receiving: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
@@ -135,6 +137,7 @@ impl Peers {
             links: Mutex::default(),
             removed: Mutex::default(),
             epochs: Mutex::default(),
+            strangers: Mutex::default(),
             count: AtomicU64::new(0),
             receiving: Arc::default(),
             runtime: runtime.handle().clone(),
