@@ -160,9 +160,11 @@ pub struct Config {
 pub struct BadConfig(String);
 
 impl BadConfig {
-    /// Discovery was asked for where it cannot be done.
-    pub fn no_discovery() -> Self {
-        Self("--discovery: not served yet, give --initial-cluster".to_owned())
+    /// Discovery was asked for on a machine without an IPv4 address.
+    pub fn no_network(address: IpAddr) -> Self {
+        Self(format!(
+            "--discovery: needs an IPv4 address on the cluster's network, this machine has {address}"
+        ))
     }
 
     /// The data dir holds a member that the flags do not name.

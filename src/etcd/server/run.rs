@@ -1,6 +1,6 @@
 //! One member from its settings to its end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,12 @@ use std::time::Duration;
 use proa_base::settings::Settings;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::config::{BadConfig, Config, Machine, Start};
 use crate::grpc::{self, Front, Limits};
+use crate::lan::{self, Discovered, LanConfig, LanError};
 use crate::lessor::Lessor;
 use crate::node::{Bootstrap, Node, NodeConfig, ReadView, is_member};
 use crate::space::{self, Space};
@@ -28,12 +30,12 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] BadConfig),
     /// A client port that cannot be listened on.
-    #[error("listen tcp {address}: bind: {}", os_text(.source))]
+    #[error("listen tcp {address}: bind: {reason}")]
     Listen {
         /// Where.
         address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
+        /// Why not, in the system's words.
+        reason: String,
     },
     /// The machine could not be asked about itself, or gave no threads.
     #[error("{what}: {source}")]
@@ -46,6 +48,9 @@ pub enum RunError {
     /// The member did not come up.
     #[error(transparent)]
     Node(#[from] crate::node::NodeError),
+    /// The others cannot be looked for.
+    #[error(transparent)]
+    Lan(#[from] LanError),
     /// The member stopped itself to keep its data safe.
     #[error("stopped: {0}")]
     Stopped(Arc<str>),
@@ -68,18 +73,14 @@ pub fn run(settings: &Settings) -> ExitCode {
 }
 
 fn start_and_serve(settings: &Settings) -> Result<(), RunError> {
-    let config = Config::new(settings, &machine()?)?;
+    let machine = machine()?;
+    let config = Config::new(settings, &machine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| RunError::System { what: "starting threads", source })?;
-    let ended = runtime.block_on(serve(&config));
-    let (node, result) = match ended {
-        Ok((node, result)) => (Some(node), result),
-        Err(error) => (None, Err(error)),
-    };
-    // Connections first: what they hold of the database must be gone before
-    // the database is closed.
+    let mut node = None;
+    let result = runtime.block_on(serve(&config, &machine, &mut node));
     stop(runtime, node);
     result
 }
@@ -102,26 +103,126 @@ fn machine() -> Result<Machine, RunError> {
     Ok(Machine { address, host_name })
 }
 
-/// Everything between the ports opening and the signal to stop.
-async fn serve(config: &Config) -> Result<(Node, Result<(), RunError>), RunError> {
-    let mut listeners = Vec::new();
-    for address in &config.listen_clients {
-        listeners.push(open(*address)?);
-    }
-    let node = Node::start(node_config(config).await?)?;
-    if let Err(error) = check_identity(config, &node) {
-        return Ok((node, Err(error.into())));
-    }
+/// Everything between the ports opening and the signal to stop; a member that
+/// was started is left in `started` for its caller to stop.
+async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -> Result<(), RunError> {
+    let mut signals = Signals::new()?;
+    let listeners: Vec<TcpListener> =
+        config.listen_clients.iter().map(|address| open(*address)).collect::<Result<_, _>>()?;
+    let lan = lan_config(config, machine)?;
+    let place = tokio::select! {
+        place = find_place(config, lan.as_ref()) => place?,
+        () = signals.stop() => return Ok(()),
+    };
+    let bootstrap = match place {
+        Place::Member(bootstrap) => bootstrap,
+        Place::Standby(client_urls) => {
+            for listener in listeners {
+                tokio::spawn(lan::gateway(listener, client_urls.clone()));
+            }
+            signals.stop().await;
+            return Ok(());
+        }
+    };
+    let node = Node::start(node_config(config, bootstrap))?;
+    *started = Some(node.clone());
+    check_identity(config, &node)?;
     let front = front(config, &node);
-    let database = config.data_dir.clone();
+    let database = config.data_dir.join("db");
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
     tokio::spawn(compaction::run(node.clone(), config.auto_compaction));
     for listener in listeners {
         tokio::spawn(listen::serve(listener, Arc::clone(&front)));
     }
-    tell_ready(config, &node);
-    let result = until_stopped(&node).await;
-    Ok((node, result))
+    if let Some(lan) = lan {
+        tokio::spawn(announce(lan, node.clone()));
+    }
+    tell_systemd();
+    tokio::spawn(tell_when_ready(config.clone(), node.clone()));
+    let mut status = node.status();
+    tokio::select! {
+        () = signals.stop() => Ok(()),
+        stopped = status.wait_for(|status| status.stopped.is_some()) => {
+            let why = stopped.ok().and_then(|status| status.stopped.clone());
+            Err(RunError::Stopped(why.unwrap_or_else(|| "the node has ended".into())))
+        }
+    }
+}
+
+/// What this machine is to its cluster.
+enum Place {
+    Member(Bootstrap),
+    /// Others are the members; these are their client URLs.
+    Standby(watch::Receiver<Vec<String>>),
+}
+
+async fn find_place(config: &Config, lan: Option<&LanConfig>) -> Result<Place, RunError> {
+    if let Some(lan) = lan {
+        if is_member(&config.data_dir) {
+            return Ok(Place::Member(Bootstrap::Existing));
+        }
+        // The others may take long to come: no reason to start this one anew.
+        tell_systemd();
+        return Ok(match lan::discover(lan).await? {
+            Discovered::Founded(founded) => Place::Member(Bootstrap::Founded(founded)),
+            Discovered::Standby { client_urls, .. } => Place::Standby(client_urls),
+        });
+    }
+    Ok(Place::Member(match &config.start {
+        Start::Join(cluster) => Bootstrap::Join { members: cluster.0.clone() },
+        Start::New(cluster) => Bootstrap::New { token: config.token.clone(), members: cluster.0.clone() },
+        Start::Discover(_) => Bootstrap::Existing,
+    }))
+}
+
+fn lan_config(config: &Config, machine: &Machine) -> Result<Option<LanConfig>, RunError> {
+    let Start::Discover(discovery) = &config.start else { return Ok(None) };
+    let IpAddr::V4(interface) = machine.address else {
+        return Err(BadConfig::no_network(machine.address).into());
+    };
+    let id = std::fs::read_to_string("/etc/machine-id")
+        .map_err(|source| RunError::System { what: "reading /etc/machine-id", source })?;
+    let id = id.trim().parse().map_err(|error| RunError::System {
+        what: "reading /etc/machine-id",
+        source: std::io::Error::other(error),
+    })?;
+    Ok(Some(LanConfig {
+        cluster: discovery.cluster.clone(),
+        size: discovery.size,
+        machine: id,
+        interface,
+        group: lan::GROUP,
+        data_dir: config.data_dir.clone(),
+        peer_url: config.advertise_peer_urls.first().cloned().unwrap_or_default(),
+        client_urls: config.advertise_client_urls.clone(),
+    }))
+}
+
+async fn announce(lan: LanConfig, node: Node) {
+    if let Err(error) = lan::announce(lan, node).await {
+        tracing::warn!("telling others this member's addresses: {error}");
+    }
+}
+
+/// The signals that end a member.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let listen =
+            |kind| signal(kind).map_err(|source| RunError::System { what: "listening to signals", source });
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Refuses the data of another member or cluster.
@@ -142,7 +243,7 @@ fn check_identity(config: &Config, node: &Node) -> Result<(), BadConfig> {
 }
 
 fn open(address: SocketAddr) -> Result<TcpListener, RunError> {
-    listen::bind(address).map_err(|source| RunError::Listen { address, source })
+    listen::bind(address).map_err(|error| RunError::Listen { address, reason: os_text(&error) })
 }
 
 fn front(config: &Config, node: &Node) -> Arc<Front> {
@@ -179,66 +280,43 @@ impl Past for Node {
     }
 }
 
-/// Says on stderr, in words that etcd's users look for, and to systemd that
-/// clients are served.
-fn tell_ready(config: &Config, node: &Node) {
-    let urls = config.advertise_client_urls.join(",");
-    // A cut-off machine must not be started anew again and again for having
-    // no leader: systemd hears of a member that answers, not of a cluster.
+/// Tells systemd that clients are served. A cut-off machine must not be started
+/// anew again and again for having no leader: what counts is a member that
+/// answers, not a cluster.
+fn tell_systemd() {
     if let Err(error) = proa_base::notify::notify("READY=1") {
         tracing::warn!("telling systemd: {error}");
     }
-    let (name, mut status) = (config.name.clone(), node.status());
-    let listen: Vec<String> = config.listen_clients.iter().map(ToString::to_string).collect();
-    tokio::spawn(async move {
-        let Ok(status) = status.wait_for(|status| status.leader_id != 0).await.map(|now| now.clone()) else {
-            return;
-        };
-        eprintln!(
-            "published local member to cluster through raft: name={name} member-id={:x} cluster-id={:x} client-urls={urls}",
-            status.member_id, status.cluster_id
-        );
-        eprintln!("enabled capabilities for version {}", crate::CLUSTER_VERSION);
-        eprintln!("ready to serve client requests on {}", listen.join(","));
-    });
 }
 
-async fn until_stopped(node: &Node) -> Result<(), RunError> {
-    let listen =
-        |kind| signal(kind).map_err(|source| RunError::System { what: "listening to signals", source });
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+/// Says on stderr, in words that etcd's users look for, when there is a leader.
+async fn tell_when_ready(config: Config, node: Node) {
     let mut status = node.status();
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        stopped = status.wait_for(|status| status.stopped.is_some()) => {
-            let why = stopped.ok().and_then(|status| status.stopped.clone());
-            Err(RunError::Stopped(why.unwrap_or_else(|| "the node has ended".into())))
-        }
-    }
+    let Ok(status) = status.wait_for(|status| status.leader_id != 0).await.map(|now| now.clone()) else {
+        return;
+    };
+    let listen: Vec<String> = config.listen_clients.iter().map(ToString::to_string).collect();
+    eprintln!(
+        "published local member to cluster through raft: name={} member-id={:x} cluster-id={:x} client-urls={}",
+        config.name,
+        status.member_id,
+        status.cluster_id,
+        config.advertise_client_urls.join(",")
+    );
+    eprintln!("enabled capabilities for version {}", crate::CLUSTER_VERSION);
+    eprintln!("ready to serve client requests on {}", listen.join(","));
 }
 
-async fn node_config(config: &Config) -> Result<NodeConfig, RunError> {
-    Ok(NodeConfig {
+fn node_config(config: &Config, bootstrap: Bootstrap) -> NodeConfig {
+    NodeConfig {
         data_dir: config.data_dir.clone(),
         name: config.name.clone(),
         listen_peers: config.listen_peers.clone(),
         advertise_peer_urls: config.advertise_peer_urls.clone(),
         advertise_client_urls: config.advertise_client_urls.clone(),
-        bootstrap: bootstrap(config).await?,
+        bootstrap,
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         snapshot_count: config.snapshot_count,
-    })
-}
-
-async fn bootstrap(config: &Config) -> Result<Bootstrap, RunError> {
-    if is_member(&config.data_dir) {
-        return Ok(Bootstrap::Existing);
     }
-    Ok(match &config.start {
-        Start::New(cluster) => Bootstrap::New { token: config.token.clone(), members: cluster.0.clone() },
-        Start::Join(cluster) => Bootstrap::Join { members: cluster.0.clone() },
-        Start::Discover(_) => return Err(RunError::Config(BadConfig::no_discovery())),
-    })
 }
