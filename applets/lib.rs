@@ -3,6 +3,12 @@
 //! An applet parses, calls and prints; what is worth testing lives in the crates
 //! below it.
 
+mod etcd;
+mod etcdctl;
+mod fleetctl;
+mod fleetd;
+mod init;
+
 use std::process::ExitCode;
 
 /// One command of the binary.
@@ -16,7 +22,8 @@ pub struct Applet {
 }
 
 /// All commands, by name.
-pub const APPLETS: &[&Applet] = &[];
+pub const APPLETS: &[&Applet] =
+    &[&etcd::APPLET, &etcdctl::APPLET, &fleetctl::APPLET, &fleetd::APPLET, &init::APPLET];
 
 /// The command of this name.
 pub fn find(name: &str) -> Option<&'static Applet> {

@@ -38,7 +38,8 @@ const IO_CRATES: &[&str] = &["tokio", "hyper", "hyper-util", "tonic", "zbus", "r
 
 /// Paths that a pure crate's sources must not name. `clippy.toml` bans the same by
 /// meaning; this catches a crate whose `clippy.toml` is missing.
-const IO_PATHS: &[&str] = &["std::fs", "std::net", "std::process", "SystemTime::now", "Instant::now", "println!"];
+const IO_PATHS: &[&str] =
+    &["std::fs", "std::net", "std::process", "SystemTime::now", "Instant::now", "println!"];
 
 /// The longest a source file may be without a reason in its `//!`.
 const MOST_LINES: usize = 500;
@@ -77,7 +78,8 @@ fn crates_import_only_what_the_design_allows() {
         let manifest = fs::read_to_string(Path::new(dir).join("Cargo.toml")).expect(dir);
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{dir} is not {name}");
         let imports = table(&manifest, "dependencies");
-        let ours: BTreeSet<&str> = imports.iter().map(String::as_str).filter(|n| n.starts_with("proa-")).collect();
+        let ours: BTreeSet<&str> =
+            imports.iter().map(String::as_str).filter(|n| n.starts_with("proa-")).collect();
         for import in ours {
             assert!(allowed.contains(&import), "{name} must not import {import}");
         }
@@ -141,7 +143,9 @@ fn files_stay_short() {
         for path in sources(Path::new(dir)) {
             let text = fs::read_to_string(&path).expect("a source file");
             let lines = text.lines().count();
-            if lines > MOST_LINES && !text.lines().take_while(|l| l.starts_with("//!")).any(|l| l.contains("Long because")) {
+            if lines > MOST_LINES
+                && !text.lines().take_while(|l| l.starts_with("//!")).any(|l| l.contains("Long because"))
+            {
                 long.insert(path, lines);
             }
         }
