@@ -86,10 +86,13 @@ fn start_and_serve(settings: &Settings) -> Result<(), RunError> {
 }
 
 fn stop(runtime: Runtime, node: Option<Node>) {
-    if let Some(node) = node {
-        runtime.block_on(async { node.stop() });
+    // The node has a runtime of its own, which must not end inside of ours: one
+    // handle outlives every task that has another.
+    if let Some(node) = &node {
+        node.clone().stop();
     }
     runtime.shutdown_timeout(STOP_PATIENCE);
+    drop(node);
 }
 
 fn machine() -> Result<Machine, RunError> {
@@ -124,7 +127,11 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
             return Ok(());
         }
     };
-    let node = Node::start(node_config(config, bootstrap))?;
+    let node_config = node_config(config, bootstrap);
+    // Opening may read for seconds, and a failed start ends a runtime.
+    let node = tokio::task::spawn_blocking(move || Node::start(node_config))
+        .await
+        .map_err(|error| RunError::System { what: "starting the member", source: error.into() })??;
     *started = Some(node.clone());
     check_identity(config, &node)?;
     let front = front(config, &node);

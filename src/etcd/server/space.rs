@@ -15,9 +15,10 @@ use proa_etcd_store::Reply;
 use crate::node::Node;
 
 /// How often the disk is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What must stay free on the disk: a memtable's flush and the merge after it.
-const FREE_BYTES: u64 = 64 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What must stay free on the disk: the 32 MiB below which the log takes nothing
+/// at all, not even what makes room, and what can be written between two looks.
+const FREE_BYTES: u64 = 96 << 20;
 /// Of the quota and of [`FREE_BYTES`], what must be regained before writes are
 /// taken again, so that the alarm does not flutter.
 const REGAIN_PERCENT: u64 = 5;
