@@ -273,5 +273,5 @@ fn fill(path: &Path) {
     let block = vec![0; 1 << 20];
     while file.write_all(&block).is_ok() {}
     let length = file.metadata().unwrap().len();
-    file.set_len(length.saturating_sub(100 << 20)).unwrap();
+    file.set_len(length.saturating_sub(200 << 20)).unwrap();
 }

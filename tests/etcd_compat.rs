@@ -154,6 +154,7 @@ fn transactions(ctl: &Ctl) {
 }
 
 fn watches(ctl: &Ctl) {
+    ctl.ok("del w");
     ctl.check("put w 1", "OK\n");
     let from = ctl.revision();
     ctl.check("put w 2", "OK\n");
