@@ -92,7 +92,9 @@ impl World {
                     self.machines[at].founding = None;
                 }
                 let phase = self.machines[at].number * 50;
-                if self.now_ms >= self.machines[at].starts_ms && (self.now_ms + phase) % BEACON_MS == 0 {
+                if self.now_ms >= self.machines[at].starts_ms
+                    && (self.now_ms + phase).is_multiple_of(BEACON_MS)
+                {
                     let beacon = self.turn(at);
                     self.broadcast(at, &beacon, weather);
                 }

@@ -18,6 +18,7 @@ use prost::Message as _;
 use super::applier::{Accepted, Changed, Decided, ToApplier};
 use super::ask;
 use super::membership::Membership;
+use super::proposals::{MAX_PENDING, Pending};
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::types::{MemberChange, MembersChanged};
 use super::writer::ToWriter;
@@ -28,29 +29,10 @@ use crate::peer::{Incoming, Peers};
 
 /// Inputs taken in one turn before raft is asked what follows.
 const MAX_TURN: usize = 4_096;
-/// Proposals in one entry, and their bytes.
-const MAX_BATCH: usize = 8_192;
-const MAX_BATCH_BYTES: usize = 4 << 20;
-/// Writes in flight above which proposals gather: the batch is what came in
-/// while the disk was busy. Two, so that the disk is never idle between them.
-const MAX_WRITES_IN_FLIGHT: usize = 2;
-/// Proposals that wait here before more are refused.
-const MAX_PENDING: usize = 50_000;
-/// Entries that may be committed and not applied before more are refused.
-/// Source: etcd's `maxGapBetweenApplyAndCommitIndex`.
-const MAX_UNAPPLIED: u64 = 5_000;
 /// Ticks between two tries to publish this member's name and URLs.
 const PUBLISH_TICKS: u64 = 10;
 /// Ticks a removed member goes on, so that the others hear of it.
 const FAREWELL_TICKS: u64 = 5;
-
-/// A proposal on its way.
-struct Pending {
-    id: u64,
-    body: Bytes,
-    /// The member whose client waits, when that is not this one.
-    origin: Option<u64>,
-}
 
 /// The raft thread's possessions.
 pub(super) struct Core {
@@ -65,18 +47,18 @@ pub(super) struct Core {
     pub(super) membership: Membership,
     /// What this member says about itself once there is a leader.
     pub(super) myself: Member,
-    state: State,
+    pub(super) state: State,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     standing: Standing,
-    pending: VecDeque<Pending>,
-    pending_bytes: usize,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) pending_bytes: usize,
     /// Proposals of clients here that were proposed or forwarded, with the
     /// term: when an entry of a later term was applied and they were not,
     /// they never will be, and are proposed again.
-    outstanding: HashMap<u64, (u64, Bytes)>,
+    pub(super) outstanding: HashMap<u64, (u64, Bytes)>,
     reads: BTreeMap<u64, Waiter<()>>,
     changes: HashMap<u64, Waiter<MembersChanged>>,
     next_change: u64,
@@ -181,110 +163,6 @@ impl Core {
             ToCore::Stop => return false,
         }
         true
-    }
-
-    fn on_propose(&mut self, id: u64, body: Bytes) {
-        let lag = self.replica.committed().saturating_sub(self.replica.applied_index());
-        let refusal = if self.shared.is_disk_low.load(Ordering::Relaxed) && self.is_leader() {
-            Some(EtcdError::NoSpace)
-        } else if self.state.pending.len() >= MAX_PENDING || lag > MAX_UNAPPLIED {
-            Some(EtcdError::TooManyRequests)
-        } else {
-            None
-        };
-        match refusal {
-            Some(error) => self.answer(id, error),
-            None => self.hold(Pending { id, body, origin: None }),
-        }
-    }
-
-    fn answer(&self, id: u64, error: EtcdError) {
-        if let Some(waiter) = lock(&self.shared.waiters).remove(&id) {
-            let _ = waiter.send(Err(error));
-        }
-    }
-
-    fn hold(&mut self, pending: Pending) {
-        self.state.pending_bytes += pending.body.len();
-        self.state.pending.push_back(pending);
-    }
-
-    fn is_leader(&self) -> bool {
-        self.replica.standing().role == Role::Leader
-    }
-
-    /// Brings what is pending to the leader, wherever it is.
-    fn submit(&mut self) {
-        let standing = self.replica.standing();
-        if standing.role == Role::Leader {
-            self.propose(standing.term);
-        } else if standing.leader_id != 0 {
-            self.forward(standing);
-        }
-    }
-
-    fn propose(&mut self, term: u64) {
-        while !self.state.pending.is_empty() {
-            let is_busy = self.replica.writes_in_flight() >= MAX_WRITES_IN_FLIGHT;
-            if is_busy && self.state.pending_bytes < MAX_BATCH_BYTES {
-                return;
-            }
-            let batch = self.next_batch();
-            match self.replica.propose(Vec::new(), encode_batch(&batch)) {
-                Ok(_) => {
-                    for Pending { id, body, origin } in batch {
-                        if origin.is_none() {
-                            self.state.outstanding.insert(id, (term, body));
-                        }
-                    }
-                }
-                // Full, or handing over: they wait where they were.
-                Err(_) => {
-                    for pending in batch.into_iter().rev() {
-                        self.state.pending_bytes += pending.body.len();
-                        self.state.pending.push_front(pending);
-                    }
-                    return;
-                }
-            }
-            // Let the write begin before more is gathered.
-            self.perform();
-        }
-    }
-
-    fn next_batch(&mut self) -> Vec<Pending> {
-        let mut batch = Vec::new();
-        let mut size_bytes = 0;
-        while let Some(next) = self.state.pending.front() {
-            let is_full = batch.len() >= MAX_BATCH || size_bytes + next.body.len() > MAX_BATCH_BYTES;
-            if is_full && !batch.is_empty() {
-                break;
-            }
-            size_bytes += next.body.len();
-            batch.extend(self.state.pending.pop_front());
-        }
-        self.state.pending_bytes -= size_bytes;
-        batch
-    }
-
-    fn forward(&mut self, standing: Standing) {
-        let mut kept = VecDeque::new();
-        for pending in std::mem::take(&mut self.state.pending) {
-            let Pending { id, body, origin } = pending;
-            if let Some(origin) = origin {
-                // It came here for a leader that is none any more.
-                self.peers.send(origin, &Frame::Refused { id, is_full: false });
-                continue;
-            }
-            let frame = Frame::Forward { id, term: standing.term, body: body.clone() };
-            if self.peers.send(standing.leader_id, &frame) {
-                self.state.outstanding.insert(id, (standing.term, body));
-            } else {
-                kept.push_back(Pending { id, body, origin: None });
-            }
-        }
-        self.state.pending_bytes = kept.iter().map(|pending| pending.body.len()).sum();
-        self.state.pending = kept;
     }
 
     fn on_change(&mut self, change: &MemberChange, waiter: Waiter<MembersChanged>) {
@@ -442,7 +320,7 @@ impl Core {
     }
 
     /// Does all that raft wants done.
-    fn perform(&mut self) {
+    pub(super) fn perform(&mut self) {
         let output = self.replica.poll();
         let Output { send, snapshots, writes, committed, reads, standing } = output;
         for message in send {
@@ -553,35 +431,5 @@ impl Core {
             status.is_learner = is_learner;
             *status != before
         });
-    }
-}
-
-/// The bytes of a `Batch`; each body is a `Proposal` already.
-fn encode_batch(batch: &[Pending]) -> Vec<u8> {
-    let total: usize = batch.iter().map(|pending| pending.body.len() + 6).sum();
-    let mut out = Vec::with_capacity(total);
-    for pending in batch {
-        prost::encoding::bytes::encode(1, &pending.body, &mut out);
-    }
-    out
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use proa_etcd_api::command::Batch;
-
-    #[test]
-    fn a_batch_is_its_proposals_one_after_another() {
-        let proposals: Vec<Proposal> = (1..=3)
-            .map(|id| Proposal { id, command: Some(Command { op: Some(Op::Member(Member::default())) }) })
-            .collect();
-        let pending: Vec<Pending> = proposals
-            .iter()
-            .map(|proposal| Pending { id: proposal.id, body: proposal.encode_to_vec().into(), origin: None })
-            .collect();
-        let batch = Batch::decode(&encode_batch(&pending)[..]).unwrap();
-        assert_eq!(batch, Batch { proposals });
     }
 }

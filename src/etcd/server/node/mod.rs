@@ -27,6 +27,7 @@ mod error;
 mod handle;
 mod membership;
 mod meta;
+mod proposals;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,170 @@
+//! Proposals on their way to the leader: gathered here, forwarded elsewhere,
+//! proposed again when the log proves that they were lost.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use proa_etcd_api::EtcdError;
+use proa_etcd_replica::{Role, Standing};
+
+use super::core::Core;
+use super::shared::lock;
+use crate::peer::frame::Frame;
+
+/// Proposals in one entry, and their bytes.
+const MAX_BATCH: usize = 8_192;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Writes in flight above which proposals gather: the batch is what came in
+/// while the disk was busy. Two, so that the disk is never idle between them.
+const MAX_WRITES_IN_FLIGHT: usize = 2;
+/// Proposals that wait here before more are refused.
+pub(super) const MAX_PENDING: usize = 50_000;
+/// Entries that may be committed and not applied before more are refused.
+/// Source: etcd's `maxGapBetweenApplyAndCommitIndex`.
+const MAX_UNAPPLIED: u64 = 5_000;
+/// A proposal on its way.
+pub(super) struct Pending {
+    pub(super) id: u64,
+    pub(super) body: Bytes,
+    /// The member whose client waits, when that is not this one.
+    pub(super) origin: Option<u64>,
+}
+
+impl Core {
+    pub(super) fn on_propose(&mut self, id: u64, body: Bytes) {
+        let lag = self.replica.committed().saturating_sub(self.replica.applied_index());
+        let refusal = if self.shared.is_disk_low.load(Ordering::Relaxed) && self.is_leader() {
+            Some(EtcdError::NoSpace)
+        } else if self.state.pending.len() >= MAX_PENDING || lag > MAX_UNAPPLIED {
+            Some(EtcdError::TooManyRequests)
+        } else {
+            None
+        };
+        match refusal {
+            Some(error) => self.answer(id, error),
+            None => self.hold(Pending { id, body, origin: None }),
+        }
+    }
+
+    pub(super) fn answer(&self, id: u64, error: EtcdError) {
+        if let Some(waiter) = lock(&self.shared.waiters).remove(&id) {
+            let _ = waiter.send(Err(error));
+        }
+    }
+
+    pub(super) fn hold(&mut self, pending: Pending) {
+        self.state.pending_bytes += pending.body.len();
+        self.state.pending.push_back(pending);
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.replica.standing().role == Role::Leader
+    }
+
+    /// Brings what is pending to the leader, wherever it is.
+    pub(super) fn submit(&mut self) {
+        let standing = self.replica.standing();
+        if standing.role == Role::Leader {
+            self.propose(standing.term);
+        } else if standing.leader_id != 0 {
+            self.forward(standing);
+        }
+    }
+
+    fn propose(&mut self, term: u64) {
+        while !self.state.pending.is_empty() {
+            let is_busy = self.replica.writes_in_flight() >= MAX_WRITES_IN_FLIGHT;
+            if is_busy && self.state.pending_bytes < MAX_BATCH_BYTES {
+                return;
+            }
+            let batch = self.next_batch();
+            match self.replica.propose(Vec::new(), encode_batch(&batch)) {
+                Ok(_) => {
+                    for Pending { id, body, origin } in batch {
+                        if origin.is_none() {
+                            self.state.outstanding.insert(id, (term, body));
+                        }
+                    }
+                }
+                // Full, or handing over: they wait where they were.
+                Err(_) => {
+                    for pending in batch.into_iter().rev() {
+                        self.state.pending_bytes += pending.body.len();
+                        self.state.pending.push_front(pending);
+                    }
+                    return;
+                }
+            }
+            // Let the write begin before more is gathered.
+            self.perform();
+        }
+    }
+
+    fn next_batch(&mut self) -> Vec<Pending> {
+        let mut batch = Vec::new();
+        let mut size_bytes = 0;
+        while let Some(next) = self.state.pending.front() {
+            let is_full = batch.len() >= MAX_BATCH || size_bytes + next.body.len() > MAX_BATCH_BYTES;
+            if is_full && !batch.is_empty() {
+                break;
+            }
+            size_bytes += next.body.len();
+            batch.extend(self.state.pending.pop_front());
+        }
+        self.state.pending_bytes -= size_bytes;
+        batch
+    }
+
+    fn forward(&mut self, standing: Standing) {
+        let mut kept = VecDeque::new();
+        for pending in std::mem::take(&mut self.state.pending) {
+            let Pending { id, body, origin } = pending;
+            if let Some(origin) = origin {
+                // It came here for a leader that is none any more.
+                self.peers.send(origin, &Frame::Refused { id, is_full: false });
+                continue;
+            }
+            let frame = Frame::Forward { id, term: standing.term, body: body.clone() };
+            if self.peers.send(standing.leader_id, &frame) {
+                self.state.outstanding.insert(id, (standing.term, body));
+            } else {
+                kept.push_back(Pending { id, body, origin: None });
+            }
+        }
+        self.state.pending_bytes = kept.iter().map(|pending| pending.body.len()).sum();
+        self.state.pending = kept;
+    }
+}
+
+/// The bytes of a `Batch`; each body is a `Proposal` already.
+fn encode_batch(batch: &[Pending]) -> Vec<u8> {
+    let total: usize = batch.iter().map(|pending| pending.body.len() + 6).sum();
+    let mut out = Vec::with_capacity(total);
+    for pending in batch {
+        prost::encoding::bytes::encode(1, &pending.body, &mut out);
+    }
+    out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proa_etcd_api::command::{Batch, Command, Proposal, command::Op};
+    use proa_etcd_api::etcdserverpb::Member;
+    use prost::Message as _;
+
+    #[test]
+    fn a_batch_is_its_proposals_one_after_another() {
+        let proposals: Vec<Proposal> = (1..=3)
+            .map(|id| Proposal { id, command: Some(Command { op: Some(Op::Member(Member::default())) }) })
+            .collect();
+        let pending: Vec<Pending> = proposals
+            .iter()
+            .map(|proposal| Pending { id: proposal.id, body: proposal.encode_to_vec().into(), origin: None })
+            .collect();
+        let batch = Batch::decode(&encode_batch(&pending)[..]).unwrap();
+        assert_eq!(batch, Batch { proposals });
+    }
+}
