@@ -47,22 +47,24 @@ pub async fn connect(path: &Path) -> zbus::Result<Builder<'static>> {
 
 /// The client's side of the EXTERNAL mechanism; gives the server's id.
 ///
+/// All of it goes out in one piece, as systemd's own clients have it. A `BEGIN`
+/// that travels together with the first message would make systemd read that
+/// message as well, and then not look at it before more arrives.
+///
 /// Source: D-Bus specification, "Authentication Protocol".
 async fn authenticate(stream: &mut UnixStream) -> io::Result<zbus::OwnedGuid> {
     // SAFETY: geteuid(2) has no conditions.
     let user = unsafe { libc::geteuid() }.to_string();
     let hex: String = user.bytes().map(|byte| format!("{byte:02x}")).collect();
-    stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes()).await?;
+    stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes()).await?;
     let line = read_line(stream).await?;
     let refused = || io::Error::new(io::ErrorKind::PermissionDenied, format!("refused this user: {line:?}"));
     let guid =
         line.strip_prefix("OK ").and_then(|guid| zbus::Guid::try_from(guid).ok()).ok_or_else(refused)?;
-    let guid = guid.to_owned().into();
-    stream.write_all(b"BEGIN\r\n").await?;
-    Ok(guid)
+    Ok(guid.to_owned().into())
 }
 
-/// One line without its end. The server says nothing more until it hears `BEGIN`.
+/// One line without its end, and not a byte of what follows it.
 async fn read_line(stream: &mut UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
