@@ -69,8 +69,13 @@ pub async fn bring(
     if !errors.is_empty() {
         return Err(errors);
     }
+    let verb = match desired {
+        DesiredState::Launched => "start",
+        DesiredState::Loaded => "load",
+        DesiredState::Inactive => "submit",
+    };
     for step in steps {
-        if let Err(error) = settle(remote, &step.name, step.is_global, desired, waiting).await {
+        if let Err(error) = settle(remote, &step.name, step.is_global, (verb, desired), waiting).await {
             errors.push(error);
         }
     }
@@ -163,9 +168,10 @@ pub async fn lower(
             Err(source) => errors.push(Error::OfUnit { unit: name.to_string(), source }),
         }
     }
+    let verb = if desired == DesiredState::Loaded { "stop" } else { "unload" };
     for (name, unit) in changed {
         let is_global = file_of(&unit).is_some_and(|file| is_global(&name, &file));
-        if let Err(error) = settle(remote, &name, is_global, desired, waiting).await {
+        if let Err(error) = settle(remote, &name, is_global, (verb, desired), waiting).await {
             errors.push(error);
         }
     }
@@ -232,14 +238,9 @@ async fn settle(
     remote: &Remote,
     name: &UnitName,
     is_global: bool,
-    desired: DesiredState,
+    (verb, desired): (&str, DesiredState),
     waiting: Waiting,
 ) -> Result<(), Error> {
-    let verb = match desired {
-        DesiredState::Launched => "start",
-        DesiredState::Loaded => "load",
-        DesiredState::Inactive => "unload",
-    };
     if is_global && desired != DesiredState::Inactive {
         println!("Triggered global unit {name} {verb}");
         return Ok(());
