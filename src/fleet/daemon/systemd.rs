@@ -144,14 +144,11 @@ impl Systemd {
     }
 
     /// What systemd says of `names`, in any order. A unit that it does not know
-    /// is reported with the load state `not-found`.
+    /// is reported with the load state `not-found`. No names still ask whether it is there.
     ///
     /// # Errors
     /// As any call: see [`Error`].
     pub async fn list(&mut self, names: &[&str]) -> Result<Vec<UnitStatus>, Error> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
         let rows: Vec<Row> = self.call("ListUnitsByNames", "", &(names,)).await?;
         let status =
             |row: Row| UnitStatus { name: row.0, load: row.2, active: row.3, sub: row.4, job: row.8 };
