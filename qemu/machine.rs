@@ -11,6 +11,7 @@ use crate::{
 };
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -176,7 +177,8 @@ impl Machine {
         let mut command = Command::new(QEMU);
         command.args(self.arguments()).stderr(error_output);
         if self.plan.console == Console::File {
-            command.stdin(Stdio::null()).stdout(Stdio::null());
+            // A group of its own: Ctrl-C at a command beside it is not for the machine.
+            command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         }
         self.qemu = Some(spawn::spawn(command, Some(socket)).map_err(Error::NoQemu)?);
         let deadline = Instant::now() + SETTLE;
