@@ -39,7 +39,7 @@ const IO_CRATES: &[&str] = &["tokio", "hyper", "hyper-util", "tonic", "zbus", "r
 /// Paths that a pure crate's sources must not name. `clippy.toml` bans the same by
 /// meaning; this catches a crate whose `clippy.toml` is missing.
 const IO_PATHS: &[&str] =
-    &["std::fs", "std::net", "std::process", "SystemTime::now", "Instant::now", "println!"];
+    &["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "SystemTime::now", "Instant::now", "println!"];
 
 /// The longest a source file may be without a reason in its `//!`.
 const MOST_LINES: usize = 500;
@@ -127,8 +127,10 @@ fn pure_crates_name_no_io() {
                 continue;
             }
             let text = fs::read_to_string(&path).expect("a source file");
-            // Tests may print a failing seed.
+            // Tests may print a failing seed, and a comment may speak of printing.
             let product = text.split("#[cfg(test)]").next().unwrap_or("");
+            let is_code = |line: &&str| !line.trim_start().starts_with("//");
+            let product: String = product.lines().filter(is_code).collect();
             for banned in IO_PATHS.iter().filter(|_| !path.to_string_lossy().contains("tests")) {
                 assert!(!product.contains(banned), "{name}: {} names {banned}", path.display());
             }

@@ -12,6 +12,7 @@ const FILES: [&str; 6] = [
     "proa/store.proto",
 ];
 
+#[allow(clippy::disallowed_macros, reason = "cargo reads a build script's output")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;

@@ -21,6 +21,7 @@ mod config;
 pub mod founding;
 pub mod ids;
 mod input;
+mod output;
 mod reads;
 mod replica;
 
@@ -28,10 +29,10 @@ pub use cache::Position;
 pub use change::{BadConfChange, decode_conf_change, encode_conf_change};
 pub use config::{Config, Start, StartError};
 pub use founding::Founded;
-
 pub use input::{Broken, Dropped};
+pub use output::{Output, ProposeError, Role, SnapshotWanted, Standing, Write};
 pub use reads::ReadReady;
-pub use replica::{Output, ProposeError, Replica, Role, SnapshotWanted, Standing, Write, snapshot_message};
+pub use replica::{Replica, snapshot_message};
 
 /// The raft protocol's own records, as every part of the store uses them.
 pub use raft::eraftpb;

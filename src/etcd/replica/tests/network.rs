@@ -2,6 +2,8 @@
 //!
 //! Everything is drawn from one seed; a failure prints it, and
 //! `PROA_SEED=<seed> cargo test -p proa-etcd-replica --test network` repeats it.
+//!
+//! Long because disks, network and checks are one world and read each other's state.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::{BTreeMap, VecDeque};
