@@ -18,7 +18,7 @@ use prost::Message as _;
 use super::applier::{Accepted, Changed, Decided, ToApplier};
 use super::ask;
 use super::membership::Membership;
-use super::proposals::{MAX_PENDING, Pending};
+use super::proposals::{MAX_PENDING, Origin, Pending};
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::types::{MemberChange, MembersChanged};
 use super::writer::ToWriter;
@@ -221,13 +221,16 @@ impl Core {
                 let is_full = self.state.pending.len() >= MAX_PENDING;
                 if leads && !is_full && Proposal::decode(body.clone()).is_ok_and(|proposal| proposal.id == id)
                 {
-                    self.hold(Pending { id, body, origin: Some(from) });
+                    self.hold(Pending { id, body, origin: Some(Origin { member: from, term }) });
                 } else {
-                    self.peers.send(from, &Frame::Refused { id, is_full: leads && is_full });
+                    self.peers.send(from, &Frame::Refused { id, term, is_full: leads && is_full });
                 }
             }
-            Frame::Refused { id, is_full } => {
-                if let Some((_, body)) = self.state.outstanding.remove(&id) {
+            Frame::Refused { id, term, is_full } => {
+                let forwarded_in = self.state.outstanding.get(&id).map(|(term, _)| *term);
+                if forwarded_in == Some(term)
+                    && let Some((_, body)) = self.state.outstanding.remove(&id)
+                {
                     if is_full {
                         self.answer(id, EtcdError::TooManyRequests);
                     } else {
@@ -255,6 +258,11 @@ impl Core {
         self.replica.persisted(number);
         if let Some(Installed { position, members, removed }) = installed {
             self.replica.applied(position.index);
+            // Nobody says which proposals the snapshot holds: to propose one of
+            // them again could write it twice.
+            for id in std::mem::take(&mut self.state.outstanding).into_keys() {
+                self.answer(id, EtcdError::Timeout);
+            }
             self.membership.members = members.into_iter().map(|member| (member.id, member)).collect();
             self.membership.removed = removed.into_iter().collect();
             self.set_peers();

@@ -23,12 +23,23 @@ pub(super) const MAX_PENDING: usize = 50_000;
 /// Entries that may be committed and not applied before more are refused.
 /// Source: etcd's `maxGapBetweenApplyAndCommitIndex`.
 const MAX_UNAPPLIED: u64 = 5_000;
+
 /// A proposal on its way.
 pub(super) struct Pending {
     pub(super) id: u64,
     pub(super) body: Bytes,
-    /// The member whose client waits, when that is not this one.
-    pub(super) origin: Option<u64>,
+    /// Where it came from, when its client waits at another member.
+    pub(super) origin: Option<Origin>,
+}
+
+/// The member that forwarded a proposal, and the term it did so in.
+///
+/// The proposal may enter the log in that term only: once a later one has
+/// begun the member takes it for lost and proposes it again.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) member: u64,
+    pub(super) term: u64,
 }
 
 impl Core {
@@ -73,6 +84,7 @@ impl Core {
     }
 
     fn propose(&mut self, term: u64) {
+        self.refuse_outdated(term);
         while !self.state.pending.is_empty() {
             let is_busy = self.replica.writes_in_flight() >= MAX_WRITES_IN_FLIGHT;
             if is_busy && self.state.pending_bytes < MAX_BATCH_BYTES {
@@ -101,6 +113,20 @@ impl Core {
         }
     }
 
+    /// Gives back what was forwarded to this member as the leader of another term.
+    fn refuse_outdated(&mut self, term: u64) {
+        let peers = &self.peers;
+        self.state.pending.retain(|pending| match pending.origin {
+            Some(origin) if origin.term != term => {
+                let refusal = Frame::Refused { id: pending.id, term: origin.term, is_full: false };
+                peers.send(origin.member, &refusal);
+                false
+            }
+            Some(_) | None => true,
+        });
+        self.state.pending_bytes = self.state.pending.iter().map(|pending| pending.body.len()).sum();
+    }
+
     fn next_batch(&mut self) -> Vec<Pending> {
         let mut batch = Vec::new();
         let mut size_bytes = 0;
@@ -120,9 +146,9 @@ impl Core {
         let mut kept = VecDeque::new();
         for pending in std::mem::take(&mut self.state.pending) {
             let Pending { id, body, origin } = pending;
-            if let Some(origin) = origin {
+            if let Some(Origin { member, term }) = origin {
                 // It came here for a leader that is none any more.
-                self.peers.send(origin, &Frame::Refused { id, is_full: false });
+                self.peers.send(member, &Frame::Refused { id, term, is_full: false });
                 continue;
             }
             let frame = Frame::Forward { id, term: standing.term, body: body.clone() };

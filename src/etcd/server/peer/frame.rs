@@ -143,6 +143,9 @@ pub enum Frame {
     Refused {
         /// The proposal's id.
         id: u64,
+        /// The term it was forwarded in. A refusal that comes late must not
+        /// undo a later forward of the same proposal: it would be written twice.
+        term: u64,
         /// The receiver has too much to do, rather than not being the leader.
         is_full: bool,
     },
@@ -188,9 +191,10 @@ impl Frame {
                 put_number(out, *term);
                 put_bytes(out, body);
             }
-            Frame::Refused { id, is_full } => {
+            Frame::Refused { id, term, is_full } => {
                 out.push(3);
                 put_number(out, *id);
+                put_number(out, *term);
                 out.push(u8::from(*is_full));
             }
             Frame::Ask { id, body } => {
@@ -224,7 +228,11 @@ impl Frame {
                 term: take_number(input, "term")?,
                 body: take_bytes(input, "body")?,
             },
-            3 => Frame::Refused { id: take_number(input, "id")?, is_full: take_byte(input, "reason")? != 0 },
+            3 => Frame::Refused {
+                id: take_number(input, "id")?,
+                term: take_number(input, "term")?,
+                is_full: take_byte(input, "reason")? != 0,
+            },
             4 => Frame::Ask { id: take_number(input, "id")?, body: take_bytes(input, "body")? },
             5 => {
                 let id = take_number(input, "id")?;
@@ -252,7 +260,11 @@ mod tests {
                 term,
                 body
             }),
-            (any::<u64>(), any::<bool>()).prop_map(|(id, is_full)| Frame::Refused { id, is_full }),
+            (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(id, term, is_full)| Frame::Refused {
+                id,
+                term,
+                is_full
+            }),
             (any::<u64>(), body()).prop_map(|(id, body)| Frame::Ask { id, body }),
             (any::<u64>(), body(), any::<bool>()).prop_map(|(id, body, is_ok)| Frame::Answer {
                 id,

@@ -95,7 +95,7 @@ mod tests {
         let queue = Queue::default();
         queue.set_connected(true);
         assert!(queue.push(&bulk(CHUNK_BYTES)) && queue.push(&bulk(CHUNK_BYTES)));
-        assert!(queue.push(&Frame::Refused { id: 7, is_full: false }));
+        assert!(queue.push(&Frame::Refused { id: 7, term: 1, is_full: false }));
         let mut out = Vec::new();
         queue.take(&mut out).await;
         assert_eq!(out[4], 3, "the refusal comes first");
