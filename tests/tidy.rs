@@ -38,8 +38,15 @@ const IO_CRATES: &[&str] = &["tokio", "hyper", "hyper-util", "tonic", "zbus", "r
 
 /// Paths that a pure crate's sources must not name. `clippy.toml` bans the same by
 /// meaning; this catches a crate whose `clippy.toml` is missing.
-const IO_PATHS: &[&str] =
-    &["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "SystemTime::now", "Instant::now", "println!"];
+const IO_PATHS: &[&str] = &[
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::process",
+    "SystemTime::now",
+    "Instant::now",
+    "println!",
+];
 
 /// The longest a source file may be without a reason in its `//!`.
 const MOST_LINES: usize = 500;
