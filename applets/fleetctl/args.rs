@@ -258,11 +258,11 @@ pub fn parse(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Fl
     if parsed.endpoint.is_none() {
         parsed.endpoint = from_env("FLEETCTL_ENDPOINT");
     }
-    if parsed.request_timeout.is_none() {
-        if let Some(text) = from_env("FLEETCTL_REQUEST_TIMEOUT") {
-            let seconds = text.parse().map_err(|_| refuse("FLEETCTL_REQUEST_TIMEOUT", &text))?;
-            parsed.request_timeout = Some(seconds);
-        }
+    if parsed.request_timeout.is_none()
+        && let Some(text) = from_env("FLEETCTL_REQUEST_TIMEOUT")
+    {
+        let seconds = text.parse().map_err(|_| refuse("FLEETCTL_REQUEST_TIMEOUT", &text))?;
+        parsed.request_timeout = Some(seconds);
     }
     match parsed.request_timeout {
         Some(seconds) if !(0.1..=3600.0).contains(&seconds) => {

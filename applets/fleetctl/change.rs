@@ -108,10 +108,11 @@ async fn understand(
     let existing = remote.unit(name.as_str()).await?;
     let mut file = units::on_disk(word, &name)?;
     let is_new = existing.is_none();
-    if file.is_none() && (is_new || replace) {
-        if let Some(template) = name.template() {
-            file = remote.unit(template.as_str()).await?.as_ref().and_then(file_of);
-        }
+    if file.is_none()
+        && (is_new || replace)
+        && let Some(template) = name.template()
+    {
+        file = remote.unit(template.as_str()).await?.as_ref().and_then(file_of);
     }
     let old = existing.as_ref().and_then(file_of);
     let current = file.as_ref().or(old.as_ref());

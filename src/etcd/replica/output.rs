@@ -31,7 +31,7 @@ pub struct Standing {
 /// What must be on the disk, in order of `number`.
 #[derive(Debug)]
 pub struct Write {
-    /// Hand this to [`Replica::persisted`] after the fsync.
+    /// Hand this to [`crate::Replica::persisted`] after the fsync.
     pub number: u64,
     /// Entries to append; the first may overwrite the log's tail.
     pub entries: Vec<Entry>,

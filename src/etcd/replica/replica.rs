@@ -178,7 +178,7 @@ impl Replica {
         Ok(state)
     }
 
-    /// Asks for a linearizable read; the answer is a [`ReadReady`] whose
+    /// Asks for a linearizable read; the answer is a [`crate::ReadReady`] whose
     /// `up_to` reaches the returned ticket.
     pub fn read_index(&mut self) -> u64 {
         self.reads.ask()
