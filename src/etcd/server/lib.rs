@@ -1,5 +1,6 @@
 //! The store's server: log, database, peers, gRPC.
 
+mod authority;
 mod compaction;
 pub mod config;
 pub mod database;

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 
+use crate::authority::Filtered;
 use crate::grpc::{Front, Services};
 
 /// Connections at a time; each takes a descriptor and some 10 KiB.
@@ -81,8 +82,9 @@ async fn serve_connection(connection: TcpStream, services: Services, front: Arc<
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
+    let connection = TokioIo::new(Filtered::new(connection));
     // How a connection ends is the client's business.
-    let _ = builder.serve_connection(TokioIo::new(connection), service).await;
+    let _ = builder.serve_connection(connection, service).await;
 }
 
 async fn answer(mut services: Services, front: Arc<Front>, request: Request<Incoming>) -> Response<Body> {
