@@ -128,12 +128,21 @@ fn get(node: &Node, key: &str) -> Option<String> {
 }
 
 /// Writes as a client does: again, while the cluster is between leaders.
-async fn write(node: &Node, key: &str, value: &str) {
+/// Writes until the member says that it is done, and returns how often it did not
+/// know: each of those tries may have been written as well.
+async fn write(node: &Node, key: &str, value: &str) -> i64 {
     let deadline = Instant::now() + PATIENCE;
+    let mut uncertain = 0;
     loop {
         match node.propose(put(key, value)).await {
-            Ok(reply) => return assert!(matches!(reply, Reply::Put(_)), "{reply:?}"),
-            Err(error) => assert!(Instant::now() < deadline, "put {key}: {error}"),
+            Ok(reply) => {
+                assert!(matches!(reply, Reply::Put(_)), "{reply:?}");
+                return uncertain;
+            }
+            Err(error) => {
+                assert!(Instant::now() < deadline, "put {key}: {error}");
+                uncertain += i64::from(error == EtcdError::Timeout);
+            }
         }
     }
 }
@@ -188,15 +197,16 @@ async fn a_follower_writes_and_reads_through_the_leader() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_survive_the_loss_of_the_leader() {
     let mut cluster = Cluster::start(3, 10_000);
+    let mut uncertain = 0;
     for number in 0..30 {
         if number % 10 == 5 {
             let leader = cluster.leader().await;
             cluster.crash(leader);
             let other = (leader + 1) % 3;
-            write(cluster.node(other), &format!("k{number}"), "v").await;
+            uncertain += write(cluster.node(other), &format!("k{number}"), "v").await;
             cluster.restart(leader);
         } else {
-            write(cluster.node(number % 3), &format!("k{number}"), "v").await;
+            uncertain += write(cluster.node(number % 3), &format!("k{number}"), "v").await;
         }
     }
     for at in 0..3 {
@@ -209,7 +219,8 @@ async fn writes_survive_the_loss_of_the_leader() {
         }
     }
     let revisions: Vec<i64> = (0..3).map(|at| cluster.node(at).view().head.revision).collect();
-    assert_eq!(revisions, [31, 31, 31], "each write was applied once");
+    assert!(revisions.iter().all(|revision| *revision == revisions[0]), "{revisions:?}");
+    assert!((31..=31 + uncertain).contains(&revisions[0]), "{revisions:?}, {uncertain} uncertain");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,21 +251,22 @@ async fn a_follower_that_is_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::start(3, 20);
     let leader = cluster.leader().await;
     let (lagging, other) = ((leader + 1) % 3, (leader + 2) % 3);
-    write(cluster.node(lagging), "before", "v").await;
+    let mut uncertain = write(cluster.node(lagging), "before", "v").await;
     cluster.stop(lagging);
     for number in 0..120 {
-        write(cluster.node(other), &format!("k{number}"), "v").await;
+        uncertain += write(cluster.node(other), &format!("k{number}"), "v").await;
     }
     cluster.restart(lagging);
     assert_eq!(read(cluster.node(lagging), "k119").await, Some("v".into()));
     // It goes on from there, and so it does after a crash.
-    write(cluster.node(lagging), "after", "v").await;
+    uncertain += write(cluster.node(lagging), "after", "v").await;
     cluster.crash(lagging);
     cluster.restart(lagging);
     for key in ["before", "k0", "k60", "k119", "after"] {
         assert_eq!(read(cluster.node(lagging), key).await, Some("v".into()), "{key}");
     }
-    assert_eq!(cluster.node(lagging).view().head.revision, 123);
+    let revision = cluster.node(lagging).view().head.revision;
+    assert!((123..=123 + uncertain).contains(&revision), "{revision}, {uncertain} uncertain");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

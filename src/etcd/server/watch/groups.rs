@@ -180,12 +180,12 @@ mod tests {
         #[rustfmt::skip]
         let rows: [(&str, &str, &str, bool); 7] = [
             ("a", "",   "a",  true),
-            ("a", "",   "a", false),
-            ("a", "",  "a", true),
-            ("a", "",  "",  false),
+            ("a", "",   "aa", false),
+            ("a", "c",  "bb", true),
+            ("a", "c",  "c",  false),
             ("a", "\0", "z",  true),
             ("",  "\0", "\0", true),
-            ("", "\0", "a",  false),
+            ("b", "\0", "a",  false),
         ];
         for (key, end, asked, want) in rows {
             assert_eq!(
