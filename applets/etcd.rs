@@ -1,7 +1,8 @@
 //! `etcd`: one member of the store.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
+use proa_base::settings::read_file;
 use proa_etcd_server::settings::PROGRAM;
 
 use crate::Applet;
@@ -9,10 +10,15 @@ use crate::Applet;
 /// This applet's row.
 pub const APPLET: Applet = Applet { name: "etcd", link: "/usr/bin/etcd", main };
 
+/// The image's own settings. In a file, since the kernel command line is stronger
+/// than a file and weaker than the environment of a unit.
+const FILE: &str = "/etc/proa/etcd.conf";
+
 fn main(args: Vec<String>) -> ExitCode {
     match args.first().map(|word| word.trim_start_matches('-')) {
         Some("help" | "h") => {
             print!("{}", PROGRAM.help());
+            println!("The file is {FILE}, if there is one.");
             return ExitCode::SUCCESS;
         }
         // Scripts look for this line.
@@ -23,7 +29,15 @@ fn main(args: Vec<String>) -> ExitCode {
         }
         Some(_) | None => {}
     }
-    match PROGRAM.settle_here(&args, &[]) {
+    let file = match std::fs::read_to_string(FILE) {
+        Ok(text) => read_file(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            eprintln!("etcd: cannot read {FILE}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match PROGRAM.settle_here(&args, &file) {
         Ok(settings) => proa_etcd_server::run(&settings),
         Err(error) => proa_base::cli::fail("etcd", &error),
     }
