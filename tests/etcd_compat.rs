@@ -5,6 +5,7 @@
 
 mod etcd;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -27,11 +28,10 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Ctl<'_> {
-    /// `HOST:PORT`, as etcdctl's own default is. With `http://` in front, etcdctl
-    /// 3.4 sends the whole as the `:authority` of its `endpoint` commands, which
-    /// our HTTP/2 library refuses as malformed.
+    /// URLs, as in a member list; etcdctl 3.4 sends them whole as the `:authority`
+    /// of its `endpoint` commands.
     fn endpoints(&self) -> String {
-        self.cluster.endpoints().join(",").replace("http://", "")
+        self.cluster.endpoints().join(",")
     }
 
     fn command(&self, line: &str) -> Command {
@@ -200,20 +200,38 @@ fn cluster(ctl: &Ctl, size: usize) {
     });
     let document = ctl.json("member list");
     assert_eq!(document["members"].as_array().unwrap().len(), size);
-    let status = ctl.json("endpoint status");
-    let leaders = status
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|one| one["Status"]["leader"] == one["Status"]["header"]["member_id"]);
-    assert_eq!(leaders.count(), 1, "{status}");
+    // With `--cluster`, the URLs are those of the member list.
+    for line in ["endpoint status", "endpoint status --cluster"] {
+        let status = ctl.json(line);
+        let rows = status.as_array().unwrap();
+        let urls: BTreeSet<&str> = rows.iter().map(|one| one["Endpoint"].as_str().unwrap()).collect();
+        let want: BTreeSet<&str> = ctl.cluster.members.iter().map(|one| one.client_url.as_str()).collect();
+        assert_eq!(urls, want, "{:?} {line}", ctl.tool);
+        let is_leader =
+            |one: &&serde_json::Value| one["Status"]["leader"] == one["Status"]["header"]["member_id"];
+        assert_eq!(rows.iter().filter(is_leader).count(), 1, "{status}");
+    }
     let table = ctl.ok("endpoint status -w table");
     assert_eq!(table.lines().count(), 4 + size, "{table}");
-    let health = ctl.run("endpoint health");
-    assert!(health.status.success());
-    let said = text(&health.stdout) + &text(&health.stderr);
-    assert_eq!(said.matches(" is healthy: successfully committed proposal: took = ").count(), size, "{said}");
+    bare_endpoints(ctl, size);
+    for line in ["endpoint health", "endpoint health --cluster"] {
+        let health = ctl.run(line);
+        let said = text(&health.stdout) + &text(&health.stderr);
+        assert!(health.status.success(), "{:?} {line}: {said}", ctl.tool);
+        for url in ctl.cluster.endpoints() {
+            let want = format!("{url} is healthy: successfully committed proposal: took = ");
+            assert_eq!(said.matches(&want).count(), 1, "{:?} {line}: {said}", ctl.tool);
+        }
+    }
     ctl.check("alarm list", "");
+}
+
+/// `HOST:PORT`, the form of etcdctl's own default.
+fn bare_endpoints(ctl: &Ctl, size: usize) {
+    let bare = ctl.endpoints().replace("http://", "");
+    let output = ctl.command("endpoint status").env("ETCDCTL_ENDPOINTS", &bare).output().unwrap();
+    assert!(output.status.success(), "{:?}: {}", ctl.tool, text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().count(), size, "{:?}", ctl.tool);
 }
 
 fn compaction(ctl: &Ctl) {

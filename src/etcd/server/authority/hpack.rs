@@ -15,7 +15,7 @@ const HUFFMAN: u8 = 0x80;
 /// `https` replaced by that URL's authority, sent as it is; `None` when there
 /// is none, or the block is malformed.
 ///
-/// For example `01 8d <http://[::1]:2379, Huffman-coded>` becomes
+/// For example `01 8f <http://[::1]:2379, Huffman-coded>` becomes
 /// `01 0a [::1]:2379`.
 pub fn with_bare_authority(block: &[u8]) -> Option<Vec<u8>> {
     let mut walk = Walk { rest: block };
