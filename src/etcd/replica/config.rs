@@ -52,7 +52,9 @@ impl Config {
             max_inflight_msgs: 512,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // raft-rs merges appends without a limit on their size; one message
+            // must fit a peer frame.
+            batch_append: false,
             max_uncommitted_size: 64 << 20,
             max_committed_size_per_ready: 16 << 20,
             ..raft::Config::default()
@@ -137,6 +139,11 @@ impl Start {
     /// The last position of the log.
     pub fn log_end(&self) -> Position {
         self.entries.last().map_or(self.log_base, Position::of)
+    }
+
+    /// Whether the log has an entry at this position, or begins after it.
+    pub fn log_holds(&self, position: Position) -> bool {
+        self.log_base == position || self.entries.iter().any(|entry| Position::of(entry) == position)
     }
 
     /// Refuses a start that would forget what this member has acknowledged.

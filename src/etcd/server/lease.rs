@@ -65,9 +65,10 @@ impl Deadlines {
         }
     }
 
-    /// Adds a lease that was just granted, unless it is known.
+    /// Adds a lease that was just granted. One of the same id that is known here
+    /// is an earlier one, revoked a moment ago.
     pub fn begin(&mut self, now: Millis, id: i64, granted_s: i64) {
-        self.leases.entry(id).or_insert_with(|| deadline(now, granted_s));
+        self.leases.insert(id, deadline(now, granted_s));
     }
 
     /// Gives a lease its whole time again and returns that, in seconds; `None`

@@ -255,7 +255,10 @@ fn open(address: SocketAddr) -> Result<TcpListener, RunError> {
 
 fn front(config: &Config, node: &Node) -> Arc<Front> {
     let (sink, source) = hub::channel();
-    node.set_event_sink(Box::new(move |_, events| sink.announce(events)));
+    node.set_event_sink(Box::new(move |revision, events| match events.is_empty() {
+        true => sink.replaced(revision),
+        false => sink.announce(events),
+    }));
     let hub = Hub::start(Arc::new(node.clone()), source);
     let limits = Limits {
         request_bytes: config.max_request_bytes,

@@ -155,10 +155,10 @@ fn discovery(value: &str) -> Result<(), String> {
 }
 
 fn request_bytes(value: &str) -> Result<(), String> {
-    // Above this one request could hold the log up for seconds.
+    // An entry must fit a segment of the log and a peer frame, 16 MiB both.
     match value.parse::<usize>() {
-        Ok(1024..=134_217_728) => Ok(()),
-        Ok(_) | Err(_) => Err("give a number from 1024 to 134217728 (128 MiB)".to_owned()),
+        Ok(1024..=8_388_608) => Ok(()),
+        Ok(_) | Err(_) => Err("give a number from 1024 to 8388608 (8 MiB)".to_owned()),
     }
 }
 

@@ -89,7 +89,7 @@ pub fn check_lease_grant(request: &LeaseGrantRequest) -> Result<(), EtcdError> {
 /// Of what is inside, [`EtcdError::TooManyOps`], [`EtcdError::DuplicateKey`],
 /// [`EtcdError::KeyNotFound`] for an empty operation.
 pub fn check_txn(request: &TxnRequest, max_txn_ops: usize) -> Result<(), EtcdError> {
-    check_txn_shape(request, max_txn_ops)?;
+    check_txn_shape(request, max_txn_ops, MAX_NESTED_TXNS)?;
     Touched::by(&request.success)?;
     Touched::by(&request.failure)?;
     Ok(())
@@ -113,7 +113,12 @@ pub(crate) fn puts(request: &TxnRequest) -> bool {
     })
 }
 
-fn check_txn_shape(request: &TxnRequest, max_txn_ops: usize) -> Result<(), EtcdError> {
+/// Transactions inside one another. The log's own messages go around a request,
+/// and what decodes 100 levels at the client's door must decode there too.
+const MAX_NESTED_TXNS: usize = 32;
+
+fn check_txn_shape(request: &TxnRequest, max_txn_ops: usize, levels: usize) -> Result<(), EtcdError> {
+    let levels = levels.checked_sub(1).ok_or(EtcdError::TooManyOps)?;
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     // What is inside may use what is left; so nesting is bounded as well.
     let left = max_txn_ops.checked_sub(ops).ok_or(EtcdError::TooManyOps)?;
@@ -124,7 +129,7 @@ fn check_txn_shape(request: &TxnRequest, max_txn_ops: usize) -> Result<(), EtcdE
         Some(Request::RequestRange(inner)) => check_range(inner),
         Some(Request::RequestPut(inner)) => check_put(inner),
         Some(Request::RequestDeleteRange(inner)) => check_delete_range(inner),
-        Some(Request::RequestTxn(inner)) => check_txn_shape(inner, left),
+        Some(Request::RequestTxn(inner)) => check_txn_shape(inner, left, levels),
         None => Err(EtcdError::KeyNotFound),
     })
 }

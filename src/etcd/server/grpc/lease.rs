@@ -100,9 +100,12 @@ impl Lease for Front {
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         self.node.linearizable().await.map_err(refuse)?;
+        // Before the view is taken: one that is held while the leader is asked
+        // would hold up the installation of a snapshot.
+        let left = self.lessor.time_to_live(id).await;
         let now = self.node.view();
         let header = Some(self.header(now.head.revision));
-        let left = match self.lessor.time_to_live(id).await {
+        let left = match left {
             Ok(left) => left,
             Err(EtcdError::LeaseNotFound) => {
                 return Ok(Response::new(LeaseTimeToLiveResponse {

@@ -60,6 +60,12 @@ pub(super) struct Accepted {
     pub(super) removed: Option<Vec<u64>>,
 }
 
+/// Bytes of applied entries after which the log is compacted however few they
+/// are: a member reads its whole log when it starts, on machines of 256 MB.
+const MAX_UNCOMPACTED_BYTES: u64 = 32 << 20;
+/// Bytes of entries that stay for followers a little behind.
+const KEPT_BYTES: u64 = 8 << 20;
+
 /// The applier's possessions.
 pub(super) struct Applier {
     pub(super) database: Option<Database>,
@@ -72,6 +78,8 @@ pub(super) struct Applier {
     pub(super) snapshot_count: u64,
     /// Index of the last flush for a compaction of the log.
     pub(super) compacted: u64,
+    /// Bytes of the entries applied since then.
+    pub(super) uncompacted_bytes: u64,
     /// The part of proposal ids that this member's own have in common.
     pub(super) own_ids: u64,
     pub(super) flushing: Option<std::thread::JoinHandle<()>>,
@@ -120,6 +128,7 @@ impl Applier {
             let mut machine = lock(&shared.machine);
             for decided in entries {
                 self.applied = Position::of(&decided.entry);
+                self.uncompacted_bytes += decided.entry.data.len() as u64;
                 match decided.change {
                     Some(changed) => self.apply_change(changed, &mut work),
                     None => apply_normal(&mut machine, &view, &decided.entry, &mut work),
@@ -226,15 +235,19 @@ impl Applier {
     /// Flushes the database on another thread and lets the log be cut behind
     /// what was flushed.
     fn flush_when_due(&mut self) {
-        if self.applied.index < self.compacted + self.snapshot_count {
+        let entries = self.applied.index.saturating_sub(self.compacted);
+        if entries < self.snapshot_count && self.uncompacted_bytes < MAX_UNCOMPACTED_BYTES {
             return;
         }
+        // Of large entries fewer are kept: by their mean size since the last time.
+        let kept_by_size = entries.saturating_mul(KEPT_BYTES) / self.uncompacted_bytes.max(1);
         self.compacted = self.applied.index;
+        self.uncompacted_bytes = 0;
         self.end_flush();
         let (database, writer) = (self.database().clone(), self.writer.clone());
         // Followers a little behind catch up from the log. Source: etcd keeps
         // 5000 entries (DefaultSnapshotCatchUpEntries).
-        let keep = 5_000.min(self.snapshot_count);
+        let keep = 5_000.min(self.snapshot_count).min(kept_by_size);
         let flush = move || {
             let stored = database.flush(meta::POSITION);
             drop(database);
@@ -341,6 +354,7 @@ impl Applier {
         *lock(&self.shared.machine) = machine;
         self.database = Some(database);
         (self.applied, self.members, self.compacted) = (position, members, position.index);
+        self.uncompacted_bytes = 0;
         self.scrubbed = 0;
         Ok(Installed { position, members: records, removed })
     }

@@ -171,7 +171,7 @@ fn open(layout: Layout, identity: Identity) -> Result<Booted, NodeError> {
     }
     // A crash after the database was replaced and before the log followed:
     // the snapshot holds only what is committed, so the log may follow now.
-    if layout.installing_index() == Some(applied.index) && start.log_end().index < applied.index {
+    if layout.installing_index() == Some(applied.index) && !start.log_holds(applied) {
         let mut hard_state = start.hard_state.clone();
         hard_state.term = hard_state.term.max(applied.term);
         hard_state.commit = applied.index;

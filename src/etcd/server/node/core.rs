@@ -11,7 +11,7 @@ use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, Proposal, command::Op};
 use proa_etcd_api::etcdserverpb::Member;
-use proa_etcd_replica::eraftpb::{Entry, EntryType};
+use proa_etcd_replica::eraftpb::{Entry, EntryType, MessageType};
 use proa_etcd_replica::{Output, Position, ProposeError, Replica, Role, Standing, Write, decode_conf_change};
 use prost::Message as _;
 
@@ -214,6 +214,8 @@ impl Core {
 
     fn on_frame(&mut self, from: u64, frame: Frame) -> bool {
         match frame {
+            // A snapshot travels on a connection of its own, with its files.
+            Frame::Raft(message) if message.msg_type == MessageType::MsgSnapshot => {}
             Frame::Raft(message) => return self.step(message),
             Frame::Forward { id, term, body } => {
                 let standing = self.replica.standing();

@@ -44,6 +44,8 @@ impl Node {
         let nonce = random_word();
         let applied = booted.start.applied;
         let conf_state = booted.start.conf_state.clone();
+        let log_begins = booted.start.log_base.index;
+        let log_bytes = booted.start.entries.iter().map(|entry| entry.data.len() as u64).sum();
         let member_id = booted.identity.member_id;
         let election_ticks = usize::try_from(config.election_ms / config.heartbeat_ms).unwrap_or(10);
         let replica_config = Config {
@@ -100,7 +102,9 @@ impl Node {
             inbox: applier_inbox,
             reads: Vec::new(),
             snapshot_count: config.snapshot_count.max(1),
-            compacted: applied.index,
+            // What the log holds counts from where it begins, not from this start.
+            compacted: log_begins,
+            uncompacted_bytes: log_bytes,
             own_ids: nonce & 0xffff_ffff,
             flushing: None,
             scrubbed: 0,

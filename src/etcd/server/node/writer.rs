@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use proa_etcd_replica::eraftpb::{Entry, HardState};
@@ -62,8 +62,31 @@ impl Writer {
                 ToWriter::Compact { index } => self.compact(index),
                 ToWriter::Stop => return,
             }
-            next = next.or_else(|| self.inbox.recv().ok());
+            next = next.or_else(|| self.wait());
         }
+    }
+
+    /// The next job. While the disk is low nobody may write, so nobody else would
+    /// notice that there is room again.
+    fn wait(&mut self) -> Option<ToWriter> {
+        loop {
+            if !self.shared.is_disk_low.load(Ordering::Relaxed) {
+                return self.inbox.recv().ok();
+            }
+            match self.inbox.recv_timeout(FULL_PAUSE) {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Timeout) => self.look_at_room(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn look_at_room(&mut self) {
+        if let Err(error) = self.log.reserve() {
+            tracing::warn!("{error}");
+        }
+        let is_low = self.log.room().map_or(true, |room| room.low);
+        self.shared.is_disk_low.store(is_low, Ordering::Relaxed);
     }
 
     /// Writes `first` and all that waits behind it; returns the job that ends
@@ -89,11 +112,7 @@ impl Writer {
         }
         let receipt = self.append(&joined.entries, joined.hard_state.as_ref())?;
         self.tell(receipt, joined.number, None);
-        if let Err(error) = self.log.reserve() {
-            tracing::warn!("{error}");
-        }
-        let is_low = self.log.room().map_or(true, |room| room.low);
-        self.shared.is_disk_low.store(is_low, Ordering::Relaxed);
+        self.look_at_room();
         Some(other)
     }
 

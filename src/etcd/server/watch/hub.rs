@@ -110,6 +110,13 @@ impl Sink {
             self.overflow.notify_one();
         }
     }
+
+    /// Announces that a snapshot has replaced the state, which is now at
+    /// `revision`: what it skipped is to be read from the disk.
+    pub fn replaced(&self, revision: i64) {
+        self.latest.store(revision, Ordering::Release);
+        self.overflow.notify_one();
+    }
 }
 
 /// The distributor's end of a [`Sink`].
