@@ -164,6 +164,11 @@ pub async fn lower(
     let mut changed = Vec::new();
     for unit in found.units {
         let Ok(name) = unit.name.parse::<UnitName>() else { continue };
+        // To stop is to go down to `loaded`: for a unit on no machine it would be up.
+        if desired == DesiredState::Loaded && unit.desired_state == DesiredState::Inactive.as_str() {
+            errors.push(Error::CannotStop { unit: unit.name });
+            continue;
+        }
         match remote.put_state(name.as_str(), desired).await {
             Ok(()) => changed.push((name, unit)),
             Err(source) => errors.push(Error::OfUnit { unit: name.to_string(), source }),

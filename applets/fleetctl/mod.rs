@@ -45,6 +45,12 @@ pub enum Error {
         /// Where else it was looked for.
         hint: &'static str,
     },
+    /// A unit that is on no machine.
+    #[error("Unable to stop unit {unit} in state inactive")]
+    CannotStop {
+        /// The unit.
+        unit: String,
+    },
     /// A pattern without a match.
     #[error("no unit in the cluster matches {0:?}")]
     NoMatch(String),

@@ -88,7 +88,8 @@ pub fn on_disk(word: &str, unit: &UnitName) -> Result<Option<UnitFile>, Error> {
     for path in own.into_iter().chain(template) {
         match fs::read(&path) {
             Ok(bytes) => return parse(path, &bytes, unit).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A folder beside `web.service` may be called `web`.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || path.is_dir() => {}
             Err(source) => return Err(Error::File { path, source }),
         }
     }

@@ -55,10 +55,11 @@ pub struct Agent {
 }
 
 /// A unit whose last step did not succeed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Failure {
     again_at: Instant,
     pause: Duration,
+    text: String,
 }
 
 impl Agent {
@@ -134,7 +135,8 @@ impl Agent {
             if seen.0 != *words {
                 *seen = (words.clone(), now);
             }
-            let report = agent::report(have, &words[0], &words[1], seen.1);
+            let refusal = self.failures.get(name).map(|failure| failure.text.clone());
+            let report = agent::report(have, &words[0], &words[1], seen.1, refusal);
             states.extend(report.map(|state| (name.clone(), state)));
         }
         self.states.send_if_modified(|published| {
@@ -166,6 +168,10 @@ impl Agent {
         self.failures.retain(|name, _| in_plan.contains(name));
         let mut acted = false;
         for (action, why) in plan {
+            // Planned for a file whose writing was put off: there is nothing new to read.
+            if matches!(action, Action::Reload) && !self.reload_due {
+                continue;
+            }
             let unit = action.unit().cloned();
             if unit.as_ref().is_some_and(|unit| skipped.contains(unit)) {
                 continue;
@@ -176,7 +182,7 @@ impl Agent {
                 Err(error) => {
                     tracing::warn!("{action:?} because {why:?} failed: {error}");
                     let Some(unit) = unit else { return Err(error) };
-                    self.note_failure(&unit);
+                    self.note_failure(&unit, &error);
                     skipped.insert(unit);
                 }
             }
@@ -185,10 +191,11 @@ impl Agent {
         Ok(acted)
     }
 
-    fn note_failure(&mut self, unit: &UnitName) {
+    fn note_failure(&mut self, unit: &UnitName, error: &Error) {
         let before = self.failures.get(unit).map(|failure| failure.pause);
         let pause = before.map_or(FIRST_RETRY, |pause| (pause * 2).min(LAST_RETRY));
-        self.failures.insert(unit.clone(), Failure { again_at: Instant::now() + pause, pause });
+        let text = proa_base::cli::chain(error);
+        self.failures.insert(unit.clone(), Failure { again_at: Instant::now() + pause, pause, text });
     }
 
     async fn act(

@@ -284,16 +284,25 @@ async fn connect(bus: Bus, changed: Arc<Notify>) -> zbus::Result<Live> {
     let rule = MatchRule::builder().msg_type(Type::Signal).path_namespace(MANAGER_PATH)?.build();
     let mut signals = MessageStream::for_match_rule(rule, &connection, None).await?;
     let listener = tokio::spawn(async move {
-        while let Some(Ok(_)) = signals.next().await {
-            changed.notify_one();
+        while let Some(Ok(signal)) = signals.next().await {
+            // Asking for an idle unit makes systemd load it and drop it again:
+            // these two are echoes of our own question.
+            let header = signal.header();
+            let member = header.member().map(|member| member.as_str());
+            if !matches!(member, Some("UnitNew" | "UnitRemoved")) {
+                changed.notify_one();
+            }
         }
         // Lost: looking again is what finds out and connects anew.
         changed.notify_one();
     });
+    // From here on the listener ends with the connection, whoever gives up.
+    let live = Live { bus, connection, listener };
     // Without it the manager sends no signals. Signals are hints, so nothing
     // depends on the answer.
-    let _ = connection.call_method(destination(&bus), MANAGER_PATH, Some(MANAGER), "Subscribe", &()).await;
-    Ok(Live { bus, connection, listener })
+    let to = destination(&live.bus);
+    let _ = live.connection.call_method(to, MANAGER_PATH, Some(MANAGER), "Subscribe", &()).await;
+    Ok(live)
 }
 
 #[cfg(test)]

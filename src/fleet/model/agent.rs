@@ -326,10 +326,19 @@ fn launched(want: &ScheduleRecord) -> Launched {
 /// without a file.
 ///
 /// `load` and `active` are systemd's own words, which [`Have`] only sorts;
-/// `since` is when they became what they are.
-pub fn report(have: &Have, load: &str, active: &str, since: Millis) -> Option<StateRecord> {
+/// `since` is when they became what they are; `refusal` is what systemd said to
+/// the last step on this unit, if it refused.
+pub fn report(
+    have: &Have,
+    load: &str,
+    active: &str,
+    since: Millis,
+    refusal: Option<String>,
+) -> Option<StateRecord> {
     let hash = have.hash?;
     let is_launched = have.launched.is_some_and(|launched| launched.hash == hash);
+    let is_unusable = have.load == LoadState::Unusable;
+    let problem = refusal.or_else(|| is_unusable.then(|| format!("systemd calls its file {load}")));
     // What runs without a launch record is about to be adopted or is not ours.
     Some(StateRecord {
         load: load.to_owned(),
@@ -338,5 +347,6 @@ pub fn report(have: &Have, load: &str, active: &str, since: Millis) -> Option<St
         hash,
         reached: if is_launched { DesiredState::Launched } else { DesiredState::Loaded },
         since,
+        problem,
     })
 }

@@ -252,6 +252,7 @@ fn describe(cluster: &Cluster, name: &UnitName, reason: Option<&Obstacle>) -> Op
         (_, _) if is_global => None,
         (_, _) => Some(DesiredState::Inactive),
     };
+    let problem = || state.and_then(|state| state.problem.clone());
     let file = cluster.unit_file(name);
     Some(Unit {
         name: name.to_string(),
@@ -259,7 +260,7 @@ fn describe(cluster: &Cluster, name: &UnitName, reason: Option<&Obstacle>) -> Op
         desired_state: known.record.desired.to_string(),
         current_state: current.map(|state| state.to_string()).unwrap_or_default(),
         machine_id: machine.map(|machine| machine.to_string()).unwrap_or_default(),
-        reason: reason.map(Obstacle::to_string).unwrap_or_default(),
+        reason: reason.map(Obstacle::to_string).or_else(problem).unwrap_or_default(),
     })
 }
 

@@ -169,6 +169,9 @@ pub struct StateRecord {
     pub reached: DesiredState,
     /// When the states above became what they are, since 1970.
     pub since: Millis,
+    /// Why the agent cannot bring the unit to what is wanted, in words for whoever waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The engine that decides: the record lives as long as the lease it is under.

@@ -209,12 +209,14 @@ fn the_api_tells_what_the_registry_holds() {
         hash,
         reached: DesiredState::Launched,
         since: Millis(1),
+        problem: Some("systemd calls its file bad-setting".to_owned()),
     };
     let unit_name = name("a");
     for txn in report_states(machine(1), LeaseId(1), [(&unit_name, Some(&state))]) {
         assert!(store.commit(&txn));
     }
     let unit = api::unit(&store.cluster, &unit_name).unwrap();
+    assert_eq!(unit.reason, "no machine has metadata k=w", "why it may not be there comes first");
     assert_eq!(unit.current_state, "launched");
     assert_eq!(unit.machine_id, machine(1).to_string());
     assert_eq!(api::unit_states(&store.cluster)[0].systemd_sub_state, "running");
