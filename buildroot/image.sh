@@ -107,7 +107,9 @@ key=$({
     cat "$binary" "$kernel/bzImage" Cargo.toml
     find buildroot -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
 } | content_key)
-if [ "$(cat "$out/image.key" 2>/dev/null)" = "$key" ]; then
+complete=yes
+for file in vmlinuz initrd proa.img proa.img.zst; do [ -f "$out/$file" ] || complete=no; done
+if [ $complete = yes ] && [ "$(cat "$out/image.key" 2>/dev/null)" = "$key" ]; then
     echo "image: $out/proa.img is up to date"
     exit
 fi

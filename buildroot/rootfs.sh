@@ -89,11 +89,11 @@ copy_libraries() {
 # The folders that Debian's base-files would make.
 lay_out() {
     local folder
-    mkdir -p "$tree"/{boot,dev,etc,mnt,proc,root,run,sys,tmp,usr/bin,usr/lib,usr/lib64,var}
+    mkdir -p "$tree"/{boot,dev,etc,mnt,proc,run,sys,tmp,usr/bin,usr/lib,usr/lib64,var}
     for folder in bin lib lib64; do ln -s "usr/$folder" "$tree/$folder"; done
     ln -s bin "$tree/usr/sbin"
     ln -s usr/bin "$tree/sbin"
-    for folder in home opt srv; do ln -s "var/$folder" "$tree/$folder"; done
+    for folder in home opt root srv; do ln -s "var/$folder" "$tree/$folder"; done
     ln -s /proc/net/pnp "$tree/etc/resolv.conf"
     ln -s /proc/self/mounts "$tree/etc/mtab"
     ln -s ../usr/lib/os-release "$tree/etc/os-release"

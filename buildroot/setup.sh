@@ -2,6 +2,7 @@
 # Installs what building and running needs and is not there yet, from Debian's own
 # packages. Says what it installs; says nothing when there is nothing to do.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 packages=(
     # the compiler for RocksDB, and what its bindings are made with
@@ -47,3 +48,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 command -v cargo >/dev/null || { echo "setup: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
+oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+found=$(cargo --version | cut -d' ' -f2)
+printf '%s\n' "$oldest" "$found" | sort -VC ||
+    { echo "setup: cargo is $found, at least $oldest is needed; rustup update brings it" >&2; exit 1; }

@@ -91,7 +91,11 @@ fn show(wanted: &Wanted, cluster: &mut Cluster, dir: &Path) -> Result<(), Stoppe
     let endpoint = cluster.machines[0].fleet_endpoint();
     let fleet = Fleet { proa: wanted.proa.clone(), endpoint };
     wait_for_machines(&fleet, cluster, start)?;
-    let name = wanted.unit.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut name = wanted.unit.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // As fleetctl reads a word without a type.
+    if !name.contains('.') {
+        name.push_str(".service");
+    }
     // Not waiting there: the wait here has a deadline and looks at the machines too.
     fleet.show(&["start", "--no-block", &wanted.unit.display().to_string()])?;
     let running = wait_for_unit(&fleet, cluster, &name)?;

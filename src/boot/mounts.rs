@@ -78,9 +78,14 @@ pub fn state(device: &Path, file_system: &str) -> Result<(), MountError> {
 
 /// The folders of an empty `/var`, as file-hierarchy(7) and Proa want them.
 fn folders(var: &Path) -> Result<(), MountError> {
-    for (name, mode) in
-        [("cache", 0o755), ("lib", 0o755), ("lib/proa", 0o755), ("log", 0o755), ("tmp", 0o1777)]
-    {
+    for (name, mode) in [
+        ("cache", 0o755),
+        ("lib", 0o755),
+        ("lib/proa", 0o755),
+        ("log", 0o755),
+        ("root", 0o700),
+        ("tmp", 0o1777),
+    ] {
         let path = var.join(name);
         match fs::DirBuilder::new().mode(mode).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
