@@ -118,6 +118,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lease_granted_again_has_its_whole_time() {
+        let mut deadlines = Deadlines::default();
+        deadlines.begin(Millis(0), 7, 10);
+        deadlines.begin(Millis(9_000), 7, 10);
+        assert_eq!(deadlines.ended(Millis(10_000), 10), Vec::<i64>::new());
+        assert_eq!(deadlines.ended(Millis(19_000), 10), [7]);
+    }
+
+    #[test]
     fn the_least_ttl_is_etcds() {
         for (election_ms, want) in [(1000, 2), (100, 1), (500, 1), (5000, 8)] {
             assert_eq!(least_ttl_s(election_ms), want, "{election_ms} ms");

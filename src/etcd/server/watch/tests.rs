@@ -127,6 +127,18 @@ async fn a_slow_reader_and_a_full_sink_miss_nothing() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_heard_of_without_another_write() {
+    let (store, sink, hub) = start();
+    sink.announce(store.put("a"));
+    let mut watcher = watch(&hub, 0, 64);
+    // What a snapshot brings is in the state and was never announced.
+    store.put("a");
+    store.put("a");
+    sink.replaced(4);
+    assert_eq!(revisions(&mut watcher, 4).await.last(), Some(&4));
+}
+
+#[tokio::test]
 async fn lost_history_cancels_with_the_revision_that_is_left() {
     let (store, sink, hub) = start();
     for _ in 0..5 {

@@ -128,3 +128,14 @@ fn damaged_heads_are_told_by_key() {
     assert_eq!(damage(b"L", Some(vec![0x80])), Err(lease.to_owned()));
     assert!(good.machine == Machine::load(&good.view).unwrap());
 }
+
+#[test]
+fn transactions_nest_only_so_deep() {
+    let nested = |levels: usize| {
+        (1..levels).fold(txn(vec![], vec![], vec![]), |inside, _| {
+            txn(vec![], vec![Request::RequestTxn(inside)], vec![])
+        })
+    };
+    assert_eq!(check(&Command { op: Some(Op::Txn(nested(32))) }, 128), Ok(()));
+    assert_eq!(check(&Command { op: Some(Op::Txn(nested(33))) }, 128), Err(EtcdError::TooManyOps));
+}

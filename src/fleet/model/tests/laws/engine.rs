@@ -144,6 +144,35 @@ fn a_unit_without_another_place_stays_with_its_lost_machine() {
 }
 
 #[test]
+fn a_machine_that_is_back_before_the_decision_is_written_keeps_its_units() {
+    let (mut store, leader) = three_machines();
+    store.add_unit("a", "", Launched);
+    let memory = run(&mut store, leader, &Memory::default(), 0).memory;
+    store.delete(&machine_key(1));
+    let memory = decide(&store, &memory, 1_000).memory;
+    let moved = decide(&store, &memory, 6_000);
+    assert!(matches!(moved.decisions[0], (Decision::Move { .. }, Why::MachineLost { .. })));
+
+    store.add_machine(1, &[]);
+    for txn in commit(leader, &moved.decisions) {
+        assert!(!store.commit(&txn), "the machine is there again");
+    }
+    assert_eq!(store.places(), "a@1");
+}
+
+#[test]
+fn a_global_unit_stays_on_a_lost_machine() {
+    let (mut store, leader) = three_machines();
+    store.add_unit("a", "Global=true", Launched);
+    let memory = run(&mut store, leader, &Memory::default(), 0).memory;
+    let everywhere = store.places();
+    store.delete(&machine_key(1));
+    let memory = run(&mut store, leader, &memory, 1_000).memory;
+    run(&mut store, leader, &memory, 6_000);
+    assert_eq!(store.places(), everywhere);
+}
+
+#[test]
 fn half_of_the_machines_is_the_most_that_is_given_up_at_once() {
     let mut store = Store::default();
     for number in 1..=6 {
