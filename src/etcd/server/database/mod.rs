@@ -157,6 +157,11 @@ impl Database {
         Self::open(&path, options)
     }
 
+    /// Whether a clone or a view is left.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.open) > 1
+    }
+
     /// Closes the database, which flushes what is in memory.
     ///
     /// # Errors

@@ -315,13 +315,12 @@ impl Applier {
     /// before the snapshot, and the folder is about to be another one.
     fn install(&mut self, staged: Staged, done: &Sender<Installed>) {
         self.end_flush();
-        let last = self.shared.view.get();
         self.shared.view.set(None);
         let deadline = Instant::now() + READERS_TIMEOUT;
-        while Arc::strong_count(&last) > 1 && Instant::now() < deadline {
+        // A long read may still be at an older view than the last.
+        while self.database().is_shared() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        drop(last);
         let database = self.database.take().expect("an earlier replacement put it back");
         let replaced = database.replace(staged).map_err(|error| error.to_string());
         let loaded = replaced.and_then(|database| self.load(database));
