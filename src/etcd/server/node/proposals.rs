@@ -84,13 +84,15 @@ impl Core {
     }
 
     fn propose(&mut self, term: u64) {
-        self.refuse_outdated(term);
         while !self.state.pending.is_empty() {
             let is_busy = self.replica.writes_in_flight() >= MAX_WRITES_IN_FLIGHT;
             if is_busy && self.state.pending_bytes < MAX_BATCH_BYTES {
                 return;
             }
-            let batch = self.next_batch();
+            let batch = self.next_batch(term);
+            if batch.is_empty() {
+                continue;
+            }
             match self.replica.propose(Vec::new(), encode_batch(&batch)) {
                 Ok(_) => {
                     for Pending { id, body, origin } in batch {
@@ -113,21 +115,9 @@ impl Core {
         }
     }
 
-    /// Gives back what was forwarded to this member as the leader of another term.
-    fn refuse_outdated(&mut self, term: u64) {
-        let peers = &self.peers;
-        self.state.pending.retain(|pending| match pending.origin {
-            Some(origin) if origin.term != term => {
-                let refusal = Frame::Refused { id: pending.id, term: origin.term, is_full: false };
-                peers.send(origin.member, &refusal);
-                false
-            }
-            Some(_) | None => true,
-        });
-        self.state.pending_bytes = self.state.pending.iter().map(|pending| pending.body.len()).sum();
-    }
-
-    fn next_batch(&mut self) -> Vec<Pending> {
+    /// Takes what goes into one entry of `term`; what was forwarded to this member
+    /// as the leader of another one is given back on the way.
+    fn next_batch(&mut self, term: u64) -> Vec<Pending> {
         let mut batch = Vec::new();
         let mut size_bytes = 0;
         while let Some(next) = self.state.pending.front() {
@@ -135,20 +125,30 @@ impl Core {
             if is_full && !batch.is_empty() {
                 break;
             }
-            size_bytes += next.body.len();
-            batch.extend(self.state.pending.pop_front());
+            let pending = self.state.pending.pop_front().expect("just seen");
+            self.state.pending_bytes -= pending.body.len();
+            match pending.origin {
+                Some(origin) if origin.term != term => self.refuse(pending.id, origin),
+                Some(_) | None => {
+                    size_bytes += pending.body.len();
+                    batch.push(pending);
+                }
+            }
         }
-        self.state.pending_bytes -= size_bytes;
         batch
+    }
+
+    fn refuse(&self, id: u64, Origin { member, term }: Origin) {
+        self.peers.send(member, &Frame::Refused { id, term, is_full: false });
     }
 
     fn forward(&mut self, standing: Standing) {
         let mut kept = VecDeque::new();
         for pending in std::mem::take(&mut self.state.pending) {
             let Pending { id, body, origin } = pending;
-            if let Some(Origin { member, term }) = origin {
+            if let Some(origin) = origin {
                 // It came here for a leader that is none any more.
-                self.peers.send(member, &Frame::Refused { id, term, is_full: false });
+                self.refuse(id, origin);
                 continue;
             }
             let frame = Frame::Forward { id, term: standing.term, body: body.clone() };
