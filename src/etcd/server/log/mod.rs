@@ -16,6 +16,7 @@
 //! 4. [`Log::reserve`] is called between appends, and client writes are
 //!    refused while [`Room::low`].
 
+pub mod disk;
 pub mod lock;
 pub mod record;
 pub mod recover;
@@ -28,12 +29,11 @@ mod terms;
 mod tests;
 mod write;
 
-use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use raft::eraftpb::{Entry, HardState};
 
+use disk::{Disk, Files};
 pub use error::LogError;
 use record::{Batch, COMMIT_BYTES, HARD_STATE_BYTES, HEADER_BYTES, Header, MARKER_BYTES, Marker};
 use recover::{End, Replayed, Span, note_entries};
@@ -148,18 +148,19 @@ pub struct Room {
 
 /// The segment that is written to.
 #[derive(Debug)]
-struct Live {
-    file: File,
+struct Live<F> {
+    file: F,
     path: PathBuf,
     end: End,
 }
 
 /// A raft log, open for writing; owned by the thread that waits for the disk.
 #[derive(Debug)]
-pub struct Log {
+pub struct Log<D: Disk = Files> {
+    disk: D,
     dir: PathBuf,
     options: LogOptions,
-    live: Live,
+    live: Live<D::File>,
     /// All segments, oldest first; the live one is the last.
     spans: Vec<Span>,
     spares: Vec<PathBuf>,
@@ -170,34 +171,57 @@ pub struct Log {
     /// The last spare could not be made.
     low: bool,
     poisoned: bool,
-    _lock: lock::FolderLock,
+    _lock: D::Lock,
 }
 
 impl Log {
+    /// [`Log::create_on`] the machine's own files.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(dir: &Path, options: LogOptions, snapshot: (u64, u64)) -> Result<Self, LogError> {
+        Self::create_on(Files, dir, options, snapshot)
+    }
+
+    /// [`Log::open_on`] the machine's own files.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(dir: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
+        Self::open_on(Files, dir, options)
+    }
+}
+
+impl<D: Disk> Log<D> {
     /// Makes a log in `dir` (and `dir`, if need be) that starts after
     /// `snapshot`: index and term, (0, 0) for a new cluster.
     ///
     /// # Errors
     /// [`LogError::Exists`], [`LogError::NoSpace`] (nothing is left behind that
     /// counts as a log), [`LogError::InUse`], [`LogError::BadOption`], I/O.
-    pub fn create(dir: &Path, options: LogOptions, snapshot: (u64, u64)) -> Result<Self, LogError> {
+    pub fn create_on(
+        disk: D,
+        dir: &Path,
+        options: LogOptions,
+        snapshot: (u64, u64),
+    ) -> Result<Self, LogError> {
         options.check()?;
-        segment::make_dir(dir)?;
-        let lock = lock::FolderLock::acquire(dir)?;
-        let listing = segment::list(dir, options.segment_bytes)?;
+        segment::make_dir(&disk, dir)?;
+        let lock = disk.lock(dir)?;
+        let listing = segment::list(&disk, dir, options.segment_bytes)?;
         if !listing.live.is_empty() {
             return Err(LogError::Exists { path: dir.to_path_buf() });
         }
-        let mut spares = tidy(listing)?;
+        let mut spares = tidy(&disk, listing)?;
         let spare = match spares.pop() {
             Some(spare) => spare,
-            None => segment::make_spare(dir, options.segment_bytes, options.keep_free_bytes)?,
+            None => segment::make_spare(&disk, dir, options.segment_bytes, options.keep_free_bytes)?,
         };
         let (index, term) = snapshot;
         let marker = Marker { index, term };
         let header = Header {
             segment_bytes: options.segment_bytes as u32,
-            salt: salt(),
+            salt: disk.salt(),
             sequence: 1,
             first_index: index + 1,
             first_batch: 1,
@@ -212,13 +236,14 @@ impl Log {
         batch.restarted(marker);
         let chain = batch.commit(header.salt, 1, HEADER_BYTES);
         let head = [header.encode().as_slice(), &first].concat();
-        let file = segment::start(dir, &spare, 1, &head)?;
+        let file = segment::start(&disk, dir, &spare, 1, &head)?;
 
         let end = End { header, offset: head.len(), chain, next_batch: 2, cut_bytes: 0 };
         let mut log = Self {
             live: Live { file, path: segment::live_path(dir, 1), end },
             spans: vec![Span { sequence: 1, last_index: 0 }],
             terms: Terms::after(marker),
+            disk,
             dir: dir.to_path_buf(),
             options,
             spares,
@@ -239,28 +264,29 @@ impl Log {
     /// [`LogError::Absent`] when there is none; [`LogError::Corrupt`] and
     /// [`LogError::Shorter`] when acknowledged data is missing, in which case
     /// nothing was changed; [`LogError::InUse`], [`LogError::BadOption`], I/O.
-    pub fn open(dir: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
+    pub fn open_on(disk: D, dir: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
         options.check()?;
-        if !dir.is_dir() {
+        if !disk.exists(dir) {
             return Err(LogError::Absent { path: dir.to_path_buf() });
         }
-        let lock = lock::FolderLock::acquire(dir)?;
-        let listing = segment::list(dir, options.segment_bytes)?;
-        let (replayed, newest) = replay(dir, &listing.live)?;
-        let spares = tidy(listing)?;
+        let lock = disk.lock(dir)?;
+        let listing = segment::list(&disk, dir, options.segment_bytes)?;
+        let (replayed, newest) = replay(&disk, dir, &listing.live)?;
+        let spares = tidy(&disk, listing)?;
 
         let Replayed { hard_state, entries, marker, end, spans } = replayed;
         let path = segment::live_path(dir, end.header.sequence);
-        let file = segment::open(&path)?;
+        let file = segment::open(&disk, &path)?;
         // What lies after the end never gets a second chance to look valid.
         if newest[end.offset..].iter().any(|byte| *byte != 0) {
-            segment::zero_from(&file, &path, end.offset as u64, newest.len() as u64)?;
+            segment::zero_from(&disk, &file, &path, end.offset as u64, newest.len() as u64)?;
         }
         let mut terms = Terms::after(marker);
         for entry in &entries {
             terms.push(entry.index, entry.term);
         }
         let mut log = Self {
+            disk,
             dir: dir.to_path_buf(),
             options,
             live: Live { file, path, end },
@@ -402,7 +428,7 @@ impl Log {
     /// # Errors
     /// The file system cannot be asked.
     pub fn room(&self) -> Result<Room, LogError> {
-        let disk_bytes = segment::available_bytes(&self.dir)?;
+        let disk_bytes = segment::available_bytes(&self.disk, &self.dir)?;
         let spares = self.spares.len() as u64 * self.options.fresh_room() as u64;
         let reserved_bytes = self.live_room().unwrap_or(0) as u64 + spares;
         let low = self.low || disk_bytes < self.options.keep_free_bytes;
@@ -418,10 +444,4 @@ impl Log {
     pub fn last_index(&self) -> u64 {
         self.terms.last()
     }
-}
-
-/// A number that no earlier life of a file had: two 32-byte random keys of the
-/// standard library's hasher, which come from the kernel.
-fn salt() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use raft::eraftpb::Entry;
 
+use super::disk::Disk;
 use super::record::{Batch, HEADER_BYTES, Header, Marker, entry_bytes};
 use super::recover::{End, Recovery, Refused, Replayed, Span, note_entries};
 use super::split::{Part, split};
-use super::{COMPACT_BYTES, Live, Log, LogError, OVERHEAD_BYTES, Persisted, salt, segment};
+use super::{COMPACT_BYTES, Live, Log, LogError, OVERHEAD_BYTES, Persisted, segment};
 
 /// What a batch says besides its entries.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,7 @@ pub(super) enum Extra {
     Restarted(Marker),
 }
 
-impl Log {
+impl<D: Disk> Log<D> {
     /// Runs a call that writes; after a fatal error the log takes no other.
     pub(super) fn guarded(
         &mut self,
@@ -78,7 +79,8 @@ impl Log {
     pub(super) fn spares_for(&mut self, count: usize) -> Result<(), LogError> {
         while self.spares.len() < count {
             let size = self.options.segment_bytes;
-            self.spares.push(segment::make_spare(&self.dir, size, self.options.keep_free_bytes)?);
+            let keep_free = self.options.keep_free_bytes;
+            self.spares.push(segment::make_spare(&self.disk, &self.dir, size, keep_free)?);
         }
         Ok(())
     }
@@ -106,7 +108,13 @@ impl Log {
             batch.entry(entry);
         }
         let chain = batch.commit(end.header.salt, end.next_batch, end.offset);
-        segment::write_and_sync(&self.live.file, &self.live.path, &self.batch, end.offset as u64)?;
+        segment::write_and_sync(
+            &self.disk,
+            &self.live.file,
+            &self.live.path,
+            &self.batch,
+            end.offset as u64,
+        )?;
 
         let offset = end.offset + self.batch.len();
         self.live.end = End { offset, chain, next_batch: end.next_batch + 1, ..end };
@@ -125,13 +133,13 @@ impl Log {
         let before = self.live.end;
         let header = Header {
             segment_bytes: self.options.segment_bytes as u32,
-            salt: salt(),
+            salt: self.disk.salt(),
             sequence: before.header.sequence + 1,
             first_index: self.terms.last() + 1,
             first_batch: before.next_batch,
             previous_chain: before.chain,
         };
-        let file = segment::start(&self.dir, &spare, header.sequence, &header.encode())?;
+        let file = segment::start(&self.disk, &self.dir, &spare, header.sequence, &header.encode())?;
         self.spans.push(Span { sequence: header.sequence, last_index: 0 });
         self.live = Live {
             file,
@@ -154,21 +162,21 @@ impl Log {
         for span in self.spans.drain(..count) {
             let live = segment::live_path(&self.dir, span.sequence);
             let spare = segment::spare_path(&self.dir, span.sequence);
-            let size = std::fs::metadata(&live).map_or(0, |metadata| metadata.len());
+            let size = self.disk.size_bytes(&live);
             if self.spares.len() < self.options.spares && size == self.options.segment_bytes {
-                segment::rename(&live, &spare)?;
+                segment::rename(&self.disk, &live, &spare)?;
                 self.spares.push(spare);
             } else {
-                segment::remove(&live)?;
+                segment::remove(&self.disk, &live)?;
             }
-            segment::sync_dir(&self.dir)?;
+            segment::sync_dir(&self.disk, &self.dir)?;
         }
         Ok(())
     }
 }
 
 /// Reads the segments of a log; also returns the bytes of the newest.
-pub(super) fn replay(dir: &Path, live: &[u64]) -> Result<(Replayed, Vec<u8>), LogError> {
+pub(super) fn replay<D: Disk>(disk: &D, dir: &Path, live: &[u64]) -> Result<(Replayed, Vec<u8>), LogError> {
     let refused = |refused| match refused {
         Refused::Damaged { sequence, offset, what } => {
             LogError::Corrupt { path: segment::live_path(dir, sequence), offset, what }
@@ -181,16 +189,16 @@ pub(super) fn replay(dir: &Path, live: &[u64]) -> Result<(Replayed, Vec<u8>), Lo
     let mut recovery = Recovery::default();
     let mut newest = Vec::new();
     for sequence in live {
-        newest = segment::read(&segment::live_path(dir, *sequence))?;
+        newest = segment::read(disk, &segment::live_path(dir, *sequence))?;
         recovery.segment(*sequence, &newest).map_err(refused)?;
     }
     recovery.finish(&newest).map(|replayed| (replayed, newest)).map_err(refused)
 }
 
 /// Removes what a crash left half done; returns the spares.
-pub(super) fn tidy(listing: segment::Listing) -> Result<Vec<PathBuf>, LogError> {
+pub(super) fn tidy<D: Disk>(disk: &D, listing: segment::Listing) -> Result<Vec<PathBuf>, LogError> {
     for path in &listing.leftovers {
-        segment::remove(path)?;
+        segment::remove(disk, path)?;
     }
     Ok(listing.spares)
 }
