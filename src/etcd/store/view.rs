@@ -34,6 +34,24 @@ pub trait View {
     }
 }
 
+impl<V: View + ?Sized> View for std::sync::Arc<V> {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        (**self).get(key)
+    }
+
+    fn scan<'a>(&'a self, from: &[u8], end: &[u8]) -> Box<dyn Iterator<Item = Entry> + 'a> {
+        (**self).scan(from, end)
+    }
+
+    fn first(&self, from: &[u8], end: &[u8]) -> Option<Entry> {
+        (**self).first(from, end)
+    }
+
+    fn keys<'a>(&'a self, from: &[u8], end: &[u8]) -> Box<dyn Iterator<Item = Vec<u8>> + 'a> {
+        (**self).keys(from, end)
+    }
+}
+
 /// What a batch of commands writes, to be stored in one atomic write.
 ///
 /// Later commands of the batch see it on top of the view.

@@ -21,6 +21,7 @@
 mod error;
 mod options;
 mod replace;
+mod storage;
 mod view;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ use rocksdb::{DB, FlushOptions, WriteBatch, WriteOptions, properties};
 pub use error::DatabaseError;
 pub use options::DatabaseOptions;
 pub use replace::{CopiedFile, Staged, describe, received_file, start_receiving, verify};
+pub use storage::{Flushed, Storage, StoredView};
 pub use view::DatabaseView;
 
 /// An open database; clones share it.
@@ -119,12 +121,7 @@ impl Database {
 
     /// Size on disk and in memory; cheap.
     pub fn size(&self) -> Size {
-        let number = |name| self.open.survive("measure", self.open.db.property_int_value(name)).unwrap_or(0);
-        let in_memory_bytes = number(properties::CUR_SIZE_ALL_MEM_TABLES);
-        Size {
-            total_bytes: number(properties::TOTAL_SST_FILES_SIZE) + in_memory_bytes,
-            in_use_bytes: number(properties::ESTIMATE_LIVE_DATA_SIZE) + in_memory_bytes,
-        }
+        self.open.size()
     }
 
     /// Copies the database as it is to `<path>.copy`, by hard links: quick, and
@@ -185,6 +182,15 @@ impl std::fmt::Debug for Database {
 }
 
 impl Open {
+    fn size(&self) -> Size {
+        let number = |name| self.survive("measure", self.db.property_int_value(name)).unwrap_or(0);
+        let in_memory_bytes = number(properties::CUR_SIZE_ALL_MEM_TABLES);
+        Size {
+            total_bytes: number(properties::TOTAL_SST_FILES_SIZE) + in_memory_bytes,
+            in_use_bytes: number(properties::ESTIMATE_LIVE_DATA_SIZE) + in_memory_bytes,
+        }
+    }
+
     /// The result, or the end of the process.
     fn survive<T>(&self, action: &str, result: Result<T, rocksdb::Error>) -> T {
         match result {

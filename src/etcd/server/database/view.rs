@@ -5,8 +5,8 @@ use std::sync::Arc;
 use proa_etcd_store::View;
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
 
-use super::Open;
 use super::options::is_one_key;
+use super::{Open, Size};
 
 type Iter<'a> = DBRawIteratorWithThreadMode<'a, DB>;
 
@@ -32,6 +32,11 @@ impl DatabaseView {
         // from `&self`.
         let snapshot = SnapshotWithThreadMode::new(unsafe { &*db });
         Self { state: Arc::new(State { snapshot, open }) }
+    }
+
+    /// How large the database is now, not at the view's instant; cheap.
+    pub fn size(&self) -> Size {
+        self.state.open.size()
     }
 
     /// An iterator at the first key of `from..end`.

@@ -16,10 +16,11 @@ use proa_etcd_store::{Machine, Overlay, Reply, Writes, forget_member, record_mem
 use prost::Message as _;
 
 use super::meta;
+use super::outbox::Outbox;
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::types::{MembersChanged, ReadView};
 use super::writer::ToWriter;
-use crate::database::{Database, DatabaseError, Staged};
+use crate::database::{DatabaseError, Staged, Storage};
 
 /// Entries of a scrub step: a few milliseconds, between batches.
 const SCRUB_BUDGET: usize = 1_000;
@@ -67,11 +68,12 @@ const MAX_UNCOMPACTED_BYTES: u64 = 32 << 20;
 const KEPT_BYTES: u64 = 8 << 20;
 
 /// The applier's possessions.
-pub(super) struct Applier {
-    pub(super) database: Option<Database>,
+pub(super) struct Applier<S> {
+    pub(super) database: Option<S>,
     pub(super) applied: Position,
     pub(super) members: ConfState,
     pub(super) shared: Arc<Shared>,
+    pub(super) peers: Arc<dyn Outbox>,
     pub(super) writer: Sender<ToWriter>,
     pub(super) inbox: Receiver<ToApplier>,
     pub(super) reads: Vec<(u64, Vec<Waiter<()>>)>,
@@ -86,7 +88,7 @@ pub(super) struct Applier {
     pub(super) scrubbed: i64,
 }
 
-impl Applier {
+impl<S: Storage> Applier<S> {
     /// Runs until told to stop; drops the database then.
     pub(super) fn run(mut self) {
         self.publish();
@@ -101,22 +103,30 @@ impl Applier {
                 },
                 Err(TryRecvError::Disconnected) => break,
             };
-            match job {
-                ToApplier::Entries(entries) => self.apply(entries),
-                ToApplier::Reads(index, waiters) => {
-                    self.reads.push((index, waiters));
-                    self.release_reads();
-                }
-                ToApplier::Copy(wanted) => self.copy(wanted),
-                ToApplier::Install { staged, done } => self.install(staged, &done),
-                ToApplier::Stop => break,
+            if !self.take(job) {
+                break;
             }
         }
         self.end_flush();
         self.shared.release_waiters();
     }
 
-    fn database(&self) -> &Database {
+    /// Does one job; `false` ends the thread.
+    pub(super) fn take(&mut self, job: ToApplier) -> bool {
+        match job {
+            ToApplier::Entries(entries) => self.apply(entries),
+            ToApplier::Reads(index, waiters) => {
+                self.reads.push((index, waiters));
+                self.release_reads();
+            }
+            ToApplier::Copy(wanted) => self.copy(wanted),
+            ToApplier::Install { staged, done } => self.install(staged, &done),
+            ToApplier::Stop => return false,
+        }
+        true
+    }
+
+    fn database(&self) -> &S {
         self.database.as_ref().expect("only a replacement takes it away, and puts one back")
     }
 
@@ -175,9 +185,9 @@ impl Applier {
     }
 
     /// Makes the state readable.
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let head = lock(&self.shared.machine).head();
-        let view = ReadView { view: self.database().snapshot(), head, applied: self.applied.index };
+        let view = ReadView { view: Arc::new(self.database().snapshot()), head, applied: self.applied.index };
         self.shared.view.set(Some(Arc::new(view)));
         let applied = self.applied.index;
         self.shared.status.send_if_modified(|status| {
@@ -244,20 +254,18 @@ impl Applier {
         self.compacted = self.applied.index;
         self.uncompacted_bytes = 0;
         self.end_flush();
-        let (database, writer) = (self.database().clone(), self.writer.clone());
+        let writer = self.writer.clone();
         // Followers a little behind catch up from the log. Source: etcd keeps
         // 5000 entries (DefaultSnapshotCatchUpEntries).
         let keep = 5_000.min(self.snapshot_count).min(kept_by_size);
-        let flush = move || {
-            let stored = database.flush(meta::POSITION);
-            drop(database);
+        let then = move |stored: Option<Vec<u8>>| {
             let flushed = stored.and_then(|stored| meta::decode_position(stored).ok());
             if let Some((position, _)) = flushed {
                 let _ = writer.send(ToWriter::Compact { index: position.index.saturating_sub(keep) });
             }
         };
-        match std::thread::Builder::new().name("etcd-flush".into()).spawn(flush) {
-            Ok(thread) => self.flushing = Some(thread),
+        match self.database().flush_apart(meta::POSITION, Box::new(then)) {
+            Ok(thread) => self.flushing = thread,
             Err(error) => tracing::warn!("cannot start a thread to flush the database: {error}"),
         }
     }
@@ -270,7 +278,7 @@ impl Applier {
     }
 
     /// One step of removing what compactions gave up; `false` when all is done.
-    fn scrub_step(&mut self) -> bool {
+    pub(super) fn scrub_step(&mut self) -> bool {
         let head = lock(&self.shared.machine).head();
         if head.compact_revision <= self.scrubbed {
             return false;
@@ -288,8 +296,8 @@ impl Applier {
     /// Copies the state for a follower and starts sending it.
     fn copy(&mut self, wanted: SnapshotWanted) {
         let copied: Result<PathBuf, DatabaseError> = self.database().checkpoint();
-        match (copied, self.shared.peers.get()) {
-            (Ok(folder), Some(peers)) => {
+        match copied {
+            Ok(folder) => {
                 let from = self.shared.status.borrow().member_id;
                 let message =
                     proa_etcd_replica::snapshot_message(from, wanted, self.applied, self.members.clone());
@@ -298,14 +306,10 @@ impl Applier {
                     self.applied.index,
                     wanted.to
                 );
-                peers.send_snapshot(message, folder);
+                self.peers.send_snapshot(message, folder);
             }
-            (Err(error), _) => {
+            Err(error) => {
                 tracing::warn!("cannot make a snapshot: {error}");
-                let _ = self.shared.core.send(ToCore::NoSnapshot { to: wanted.to });
-            }
-            // The peers are set before this thread starts.
-            (Ok(_), None) => {
                 let _ = self.shared.core.send(ToCore::NoSnapshot { to: wanted.to });
             }
         }
@@ -342,7 +346,7 @@ impl Applier {
         }
     }
 
-    fn load(&mut self, database: Database) -> Result<Installed, String> {
+    fn load(&mut self, database: S) -> Result<Installed, String> {
         let view = database.snapshot();
         let stored = database.get(meta::POSITION).ok_or("it has no raft position")?;
         let (position, members) = meta::decode_position(stored).map_err(|error| error.to_string())?;

@@ -12,19 +12,20 @@ use proa_etcd_store::{Machine, Writes, record_member};
 use super::error::NodeError;
 use super::meta::{self, Identity, Layout};
 use super::types::{Bootstrap, NodeConfig};
-use crate::database::{Database, DatabaseOptions};
-use crate::log::{Log, LogOptions};
+use crate::database::{Database, DatabaseOptions, Storage};
+use crate::log::disk::{Disk, Files};
+use crate::log::{Log, LogOptions, Recovered};
 
 /// Where the log of a new cluster starts: all first members hold this entry
 /// already, it stands for the initial configuration.
-const FIRST: Position = Position { index: 1, term: 1 };
+pub(super) const FIRST: Position = Position { index: 1, term: 1 };
 
 /// A member, ready to run.
-pub(super) struct Booted {
+pub(super) struct Booted<D: Disk = Files, S = Database> {
     pub(super) identity: Identity,
-    pub(super) layout: Layout,
-    pub(super) log: Log,
-    pub(super) database: Database,
+    pub(super) layout: Layout<D>,
+    pub(super) log: Log<D>,
+    pub(super) database: S,
     pub(super) machine: Machine,
     pub(super) start: Start,
     pub(super) members: BTreeMap<u64, Member>,
@@ -39,7 +40,7 @@ struct Initial {
 
 /// Opens the member in the data dir, or makes a new one there.
 pub(super) fn boot(config: &NodeConfig) -> Result<Booted, NodeError> {
-    let layout = Layout { root: config.data_dir.clone() };
+    let layout = Layout { disk: Files, root: config.data_dir.clone() };
     make_dir(&layout.root)?;
     let identity = match layout.read_identity()? {
         Some(identity) => identity,
@@ -139,22 +140,34 @@ fn create(layout: &Layout, initial: &Initial) -> Result<(), NodeError> {
     }
     drop(Log::create(&layout.log(), LogOptions::default(), (FIRST.index, FIRST.term))?);
     let database = Database::open(&layout.database(), DatabaseOptions::default())?;
-    let mut writes = Writes::default();
-    let members = ConfState {
-        voters: initial.members.iter().map(|member| member.id).collect(),
-        ..ConfState::default()
-    };
-    meta::put_position(&mut writes, FIRST, &members);
-    initial.members.iter().for_each(|member| record_member(&mut writes, member));
-    database.write(&writes);
+    database.write(&first_state(&initial.members));
     database.flush(meta::POSITION);
     database.close()?;
     layout.write_identity(initial.identity)
 }
 
+/// What the database of each first member starts with.
+pub(super) fn first_state(members: &[Member]) -> Writes {
+    let mut writes = Writes::default();
+    let voters = members.iter().map(|member| member.id).collect();
+    meta::put_position(&mut writes, FIRST, &ConfState { voters, ..ConfState::default() });
+    members.iter().for_each(|member| record_member(&mut writes, member));
+    writes
+}
+
 fn open(layout: Layout, identity: Identity) -> Result<Booted, NodeError> {
-    let (mut log, recovered) = Log::open(&layout.log(), LogOptions::default())?;
+    let opened = Log::open(&layout.log(), LogOptions::default())?;
     let database = Database::open(&layout.database(), DatabaseOptions::default())?;
+    match_up(layout, identity, opened, database)
+}
+
+/// Makes sure that log and database belong together, whatever a crash left.
+pub(super) fn match_up<D: Disk, S: Storage>(
+    layout: Layout<D>,
+    identity: Identity,
+    (mut log, recovered): (Log<D>, Recovered),
+    database: S,
+) -> Result<Booted<D, S>, NodeError> {
     let damaged = |what| NodeError::Damaged { path: layout.database(), what };
     let stored = database.get(meta::POSITION).ok_or_else(|| damaged("it has no raft position"))?;
     let (applied, conf_state) = meta::decode_position(stored).map_err(|error| damaged(error.0))?;

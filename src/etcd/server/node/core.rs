@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
@@ -18,14 +18,15 @@ use prost::Message as _;
 use super::applier::{Accepted, Changed, Decided, ToApplier};
 use super::ask;
 use super::membership::Membership;
+use super::outbox::Outbox;
 use super::proposals::{MAX_PENDING, Origin, Pending};
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::types::{MemberChange, MembersChanged};
 use super::writer::ToWriter;
 use crate::database::CopiedFile;
+use crate::peer::Incoming;
 use crate::peer::frame::Frame;
 use crate::peer::snapshot::Receiving;
-use crate::peer::{Incoming, Peers};
 
 /// Inputs taken in one turn before raft is asked what follows.
 const MAX_TURN: usize = 4_096;
@@ -38,7 +39,9 @@ const FAREWELL_TICKS: u64 = 5;
 pub(super) struct Core {
     pub(super) replica: Replica,
     pub(super) shared: Arc<Shared>,
-    pub(super) peers: Peers,
+    pub(super) peers: Arc<dyn Outbox>,
+    /// Seconds since 1970, for the ids of new members.
+    pub(super) clock: fn() -> u64,
     pub(super) writer: Sender<ToWriter>,
     pub(super) applier: Sender<ToApplier>,
     pub(super) inbox: Receiver<ToCore>,
@@ -75,7 +78,8 @@ pub(super) struct State {
 pub(super) struct Parts {
     pub(super) replica: Replica,
     pub(super) shared: Arc<Shared>,
-    pub(super) peers: Peers,
+    pub(super) peers: Arc<dyn Outbox>,
+    pub(super) clock: fn() -> u64,
     pub(super) writer: Sender<ToWriter>,
     pub(super) applier: Sender<ToApplier>,
     pub(super) inbox: Receiver<ToCore>,
@@ -86,21 +90,30 @@ pub(super) struct Parts {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { replica, shared, peers, writer, applier, inbox, tick, membership, myself } = parts;
+        let Parts { replica, shared, peers, clock, writer, applier, inbox, tick, membership, myself } = parts;
         let member_id = myself.id;
         // Changes are numbered apart from those of earlier boots and of others.
         let next_change = shared.next_id.load(Ordering::Relaxed) ^ member_id;
         let state = State { next_change, ..State::default() };
-        Self { replica, shared, peers, writer, applier, inbox, tick, member_id, membership, myself, state }
+        Self {
+            replica,
+            shared,
+            peers,
+            clock,
+            writer,
+            applier,
+            inbox,
+            tick,
+            member_id,
+            membership,
+            myself,
+            state,
+        }
     }
 
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
-        self.set_peers();
-        // Alone, there is nobody to wait for.
-        if self.membership.members.len() == 1 {
-            self.replica.campaign();
-        }
+        self.begin();
         let mut next_tick = Instant::now() + self.tick;
         loop {
             let wait = next_tick.saturating_duration_since(Instant::now());
@@ -124,10 +137,24 @@ impl Core {
             if !goes_on {
                 break;
             }
-            self.submit();
-            self.perform();
+            self.turn();
         }
         self.end();
+    }
+
+    /// What comes before the first input.
+    pub(super) fn begin(&mut self) {
+        self.set_peers();
+        // Alone, there is nobody to wait for.
+        if self.membership.members.len() == 1 {
+            self.replica.campaign();
+        }
+    }
+
+    /// What follows the inputs that were taken.
+    pub(super) fn turn(&mut self) {
+        self.submit();
+        self.perform();
     }
 
     fn end(&mut self) {
@@ -142,7 +169,7 @@ impl Core {
     }
 
     /// Takes one input; `false` ends the member.
-    fn take(&mut self, input: ToCore) -> bool {
+    pub(super) fn take(&mut self, input: ToCore) -> bool {
         match input {
             ToCore::Propose { id, body } => self.on_propose(id, body),
             ToCore::Read(waiter) => {
@@ -166,10 +193,9 @@ impl Core {
     }
 
     fn on_change(&mut self, change: &MemberChange, waiter: Waiter<MembersChanged>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         self.state.next_change = self.state.next_change.wrapping_add(1);
         let token = self.state.next_change;
-        let proposed = self.membership.plan(change, token, now).and_then(|planned| {
+        let proposed = self.membership.plan(change, token, (self.clock)()).and_then(|planned| {
             self.replica.propose_conf_change(&planned).map_err(|error| match error {
                 ProposeError::NotLeader { .. } | ProposeError::Transferring => EtcdError::NotLeader,
                 ProposeError::Full => EtcdError::TooManyRequests,
@@ -277,15 +303,17 @@ impl Core {
             self.state.outstanding.remove(id);
         }
         if self.state.outstanding.values().any(|(term, _)| *term < position.term) {
-            let lost: Vec<_> =
+            let mut lost: Vec<_> =
                 self.state.outstanding.extract_if(|_, (term, _)| *term < position.term).collect();
+            // As their clients sent them.
+            lost.sort_unstable_by_key(|(id, _)| *id);
             for (id, (_, body)) in lost {
                 self.hold(Pending { id, body, origin: None });
             }
         }
     }
 
-    fn on_tick(&mut self) -> bool {
+    pub(super) fn on_tick(&mut self) -> bool {
         self.replica.tick();
         self.state.ticks += 1;
         self.state.reads.retain(|_, waiter| !waiter.is_closed());
@@ -416,7 +444,8 @@ impl Core {
         let departing = self.state.departing.iter().map(|(id, (_, urls))| (*id, urls.clone()));
         let urls = others.map(|member| (member.id, member.peer_urls.clone())).chain(departing).collect();
         self.peers.set_members(&urls);
-        self.peers.set_removed(self.membership.removed.iter().copied());
+        let removed: Vec<u64> = self.membership.removed.iter().copied().collect();
+        self.peers.set_removed(&removed);
     }
 
     fn tell_status(&mut self, standing: Option<Standing>) {

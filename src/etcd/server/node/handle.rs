@@ -1,29 +1,25 @@
 //! The handle of a running member, and how one is started and stopped.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, Proposal};
 use proa_etcd_api::etcdserverpb::Member;
-use proa_etcd_replica::{Config, Replica};
 use proa_etcd_store::Reply;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::applier::Applier;
 use super::ask;
-use super::boot::{Booted, boot};
-use super::core::{Core, Parts};
+use super::assemble::{Threads, World, assemble, share};
+use super::boot::boot;
 use super::error::NodeError;
-use super::membership::Membership;
-use super::shared::{Shared, ToCore, ViewCell, lock};
+use super::meta::Identity;
+use super::shared::{Shared, ToCore, lock};
 use super::types::{Answerer, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status};
-use super::writer::Writer;
 use crate::peer::{Peers, PeersConfig};
 
 /// A running member. Clones are handles to the same one.
@@ -42,91 +38,15 @@ impl Node {
         check(&config)?;
         let booted = boot(&config)?;
         let nonce = random_word();
-        let applied = booted.start.applied;
-        let conf_state = booted.start.conf_state.clone();
-        let log_begins = booted.start.log_base.index;
-        let log_bytes = booted.start.entries.iter().map(|entry| entry.data.len() as u64).sum();
-        let member_id = booted.identity.member_id;
-        let election_ticks = usize::try_from(config.election_ms / config.heartbeat_ms).unwrap_or(10);
-        let replica_config = Config {
-            election_ticks,
-            seed: nonce,
-            boot_nonce: nonce,
-            // As many as stay in the log; who is further behind gets a snapshot.
-            cache_entries: usize::try_from(config.snapshot_count).unwrap_or(usize::MAX),
-            ..Config::new(member_id)
-        };
-        let Booted { identity, layout, log, database, machine, start, members, removed } = booted;
-        let replica = Replica::new(replica_config, start)
-            .map_err(|source| NodeError::Start { path: layout.root.clone(), source })?;
-
-        let (core, core_inbox) = channel();
-        let status = Status {
-            cluster_id: identity.cluster_id,
-            member_id,
-            applied: applied.index,
-            ..Status::default()
-        };
-        let shared = Arc::new(Shared {
-            core,
-            waiters: Mutex::default(),
-            asked: Mutex::default(),
-            next_id: AtomicU64::new((nonce & 0xffff_ffff) << 32),
-            view: ViewCell::default(),
-            machine: Mutex::new(machine),
-            members: Mutex::new(members.values().cloned().collect()),
-            status: watch::channel(status).0,
-            sink: OnceLock::new(),
-            answerer: OnceLock::new(),
-            peers: OnceLock::new(),
-            is_disk_low: AtomicBool::new(false),
-            is_ending: AtomicBool::new(false),
-            threads: Mutex::default(),
-            // etcd's own: 5 s for the disk and two elections.
-            request_timeout_ms: 5_000 + 2 * config.election_ms,
-        });
-        let peers = start_peers(&config, identity.cluster_id, member_id, nonce, layout.database(), &shared)?;
+        let identity = booted.identity;
+        let (shared, inbox) = share(&config, &booted, nonce);
+        let peers = start_peers(&config, identity, nonce, booted.layout.database(), &shared)?;
         // Never set before: the handle is made here.
         let _ = shared.peers.set(peers.clone());
 
-        let (to_writer, writer_inbox) = channel();
-        let (to_applier, applier_inbox) = channel();
-        let writer =
-            Writer { log, layout, shared: shared.clone(), applier: to_applier.clone(), inbox: writer_inbox };
-        let applier = Applier {
-            database: Some(database),
-            applied,
-            members: conf_state,
-            shared: shared.clone(),
-            writer: to_writer.clone(),
-            inbox: applier_inbox,
-            reads: Vec::new(),
-            snapshot_count: config.snapshot_count.max(1),
-            // What the log holds counts from where it begins, not from this start.
-            compacted: log_begins,
-            uncompacted_bytes: log_bytes,
-            own_ids: nonce & 0xffff_ffff,
-            flushing: None,
-            scrubbed: 0,
-        };
-        let myself = Member {
-            id: member_id,
-            name: config.name.clone(),
-            peer_urls: config.advertise_peer_urls.clone(),
-            client_urls: config.advertise_client_urls.clone(),
-            is_learner: false,
-        };
-        let core = Core::new(Parts {
-            replica,
-            shared: shared.clone(),
-            peers,
-            writer: to_writer,
-            applier: to_applier,
-            inbox: core_inbox,
-            tick: Duration::from_millis(config.heartbeat_ms),
-            membership: Membership { members, removed: removed.into_iter().collect() },
-            myself,
-        });
+        let world = World { peers: Arc::new(peers.clone()), clock: unix_s, verify: crate::database::verify };
+        let threads = assemble(&config, booted, nonce, (shared.clone(), inbox), world);
+        let Threads { core, writer, applier } = threads.inspect_err(|_| peers.stop())?;
         let node = Self { shared };
         node.spawn("etcd-log", move || writer.run())?;
         node.spawn("etcd-apply", move || applier.run())?;
@@ -305,8 +225,7 @@ fn check(config: &NodeConfig) -> Result<(), NodeError> {
 
 fn start_peers(
     config: &NodeConfig,
-    cluster_id: u64,
-    member_id: u64,
+    Identity { cluster_id, member_id }: Identity,
     boot: u64,
     database: std::path::PathBuf,
     shared: &Arc<Shared>,
@@ -319,6 +238,10 @@ fn start_peers(
     let listen = config.listen_peers.clone();
     Peers::start(PeersConfig { cluster_id, member_id, boot, listen, database }, inbox)
         .map_err(NodeError::Peers)
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// A word from the kernel, or else from the clock and the process id.

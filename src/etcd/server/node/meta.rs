@@ -1,8 +1,6 @@
 //! What a member keeps about itself: raft's position in the database, and its
 //! identity in a file beside it.
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,6 +9,7 @@ use proa_etcd_replica::eraftpb::ConfState;
 use proa_etcd_store::{View, Writes};
 
 use super::error::NodeError;
+use crate::log::disk::{Disk, Files};
 use crate::peer::wire;
 
 /// Applied index, its term, and the configuration as of there.
@@ -62,11 +61,12 @@ pub(super) struct Identity {
 
 /// Where things lie in a data dir.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(super) struct Layout<D = Files> {
+    pub(super) disk: D,
     pub(super) root: PathBuf,
 }
 
-impl Layout {
+impl<D: Disk> Layout<D> {
     pub(super) fn log(&self) -> PathBuf {
         self.root.join("log")
     }
@@ -86,8 +86,8 @@ impl Layout {
     /// Reads who lives here, if somebody does.
     pub(super) fn read_identity(&self) -> Result<Option<Identity>, NodeError> {
         let path = self.identity();
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let text = match self.disk.read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(NodeError::Io { action: "read", path, source }),
         };
@@ -104,24 +104,24 @@ impl Layout {
     /// Makes a data dir a member's: the last step of a bootstrap.
     pub(super) fn write_identity(&self, identity: Identity) -> Result<(), NodeError> {
         let text = format!("cluster={:x}\nmember={:x}\n", identity.cluster_id, identity.member_id);
-        write_durably(&self.identity(), text.as_bytes())
+        replace_file(&self.disk, &self.identity(), text.as_bytes())
     }
 
     /// Notes that a snapshot up to `index` is about to replace the database;
     /// the log starts again after that.
     pub(super) fn begin_installing(&self, index: u64) -> Result<(), NodeError> {
-        write_durably(&self.installing(), index.to_string().as_bytes())
+        replace_file(&self.disk, &self.installing(), index.to_string().as_bytes())
     }
 
     /// The snapshot whose installation a crash interrupted.
     pub(super) fn installing_index(&self) -> Option<u64> {
-        fs::read_to_string(self.installing()).ok()?.parse().ok()
+        String::from_utf8(self.disk.read(&self.installing()).ok()?).ok()?.parse().ok()
     }
 
     /// Database and log agree again.
     pub(super) fn end_installing(&self) -> Result<(), NodeError> {
         let path = self.installing();
-        match fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(NodeError::Io { action: "remove", path, source }),
@@ -134,13 +134,15 @@ impl Layout {
 /// # Errors
 /// [`NodeError::Io`], naming the file.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), NodeError> {
+    replace_file(&Files, path, bytes)
+}
+
+fn replace_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> Result<(), NodeError> {
     let temporary = path.with_extension("part");
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        });
+    let written = disk
+        .create(&temporary)
+        .and_then(|file| disk.write(&file, bytes, 0).and_then(|()| disk.sync_all(&file)))
+        .and_then(|()| disk.rename(&temporary, path))
+        .and_then(|()| path.parent().map_or(Ok(()), |folder| disk.sync_dir(folder)));
     written.map_err(|source| NodeError::Io { action: "write", path: path.to_owned(), source })
 }

@@ -21,12 +21,14 @@
 
 mod applier;
 mod ask;
+mod assemble;
 mod boot;
 mod core;
 mod error;
 mod handle;
 mod membership;
 mod meta;
+mod outbox;
 mod proposals;
 mod shared;
 #[cfg(test)]

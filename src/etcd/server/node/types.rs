@@ -9,7 +9,7 @@ use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_store::Head;
 
-use crate::database::DatabaseView;
+use crate::database::StoredView;
 
 /// What one member is started with.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub enum Bootstrap {
 /// One consistent state to read from: data, counters and raft position agree.
 pub struct ReadView {
     /// The database as of `applied`.
-    pub view: DatabaseView,
+    pub view: Arc<dyn StoredView>,
     /// Revisions and other counters as of `applied`.
     pub head: Head,
     /// Raft index of the last entry in this state.

@@ -1,6 +1,7 @@
 //! The thread that waits for the disk: everything that gathered while one
 //! fsync ran goes into the next.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,7 +13,8 @@ use proa_etcd_replica::{Position, Write};
 use super::applier::ToApplier;
 use super::meta::Layout;
 use super::shared::{Installed, Shared, ToCore};
-use crate::database::{CopiedFile, verify};
+use crate::database::{CopiedFile, DatabaseError, Staged};
+use crate::log::disk::Disk;
 use crate::log::{Log, LogError, Persisted};
 use crate::peer::snapshot::Receiving;
 
@@ -35,15 +37,17 @@ pub(super) enum ToWriter {
 }
 
 /// The writer's possessions.
-pub(super) struct Writer {
-    pub(super) log: Log,
-    pub(super) layout: Layout,
+pub(super) struct Writer<D: Disk> {
+    pub(super) log: Log<D>,
+    pub(super) layout: Layout<D>,
+    /// Makes sure of a received copy: [`crate::database::verify`].
+    pub(super) verify: fn(&Path, &[CopiedFile]) -> Result<Staged, DatabaseError>,
     pub(super) shared: Arc<Shared>,
     pub(super) applier: Sender<ToApplier>,
     pub(super) inbox: Receiver<ToWriter>,
 }
 
-impl Writer {
+impl<D: Disk> Writer<D> {
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
         prefer_this_thread();
@@ -91,7 +95,7 @@ impl Writer {
 
     /// Writes `first` and all that waits behind it; returns the job that ends
     /// the run of writes, or `None` to end.
-    fn write(&mut self, first: Write) -> Option<Option<ToWriter>> {
+    pub(super) fn write(&mut self, first: Write) -> Option<Option<ToWriter>> {
         let mut joined = Joined::new(first);
         let mut other = None;
         while joined.size_bytes < MAX_JOINED_BYTES {
@@ -144,18 +148,36 @@ impl Writer {
 
     /// `None` when the member ends.
     fn install(&mut self, write: &Write, files: &[CopiedFile], hold: Receiving) -> Option<()> {
+        let done = self.stage(write, files, hold)?;
+        let installed = done.recv().ok()?;
+        self.conclude(write, installed)
+    }
+
+    /// The first half: the copy is whole and the applier is told to take it.
+    /// Until it has, nothing else may be written.
+    pub(super) fn stage(
+        &mut self,
+        write: &Write,
+        files: &[CopiedFile],
+        hold: Receiving,
+    ) -> Option<Receiver<Installed>> {
         let position = write.snapshot.expect("only a write with a snapshot is sent to install");
         tracing::info!("installing a snapshot up to index {}", position.index);
         let staged = self
             .layout
             .begin_installing(position.index)
-            .and_then(|()| Ok(verify(&self.layout.database(), files)?))
+            .and_then(|()| Ok((self.verify)(&self.layout.database(), files)?))
             .unwrap_or_else(|error| abort(&error));
         drop(hold);
         let (done, installed) = channel();
         // The applier ends only with the member.
         self.applier.send(ToApplier::Install { staged, done }).ok()?;
-        let installed = installed.recv().ok()?;
+        Some(installed)
+    }
+
+    /// The second half: the database is another one, and the log follows it.
+    pub(super) fn conclude(&mut self, write: &Write, installed: Installed) -> Option<()> {
+        let position = write.snapshot.expect("only a write with a snapshot is sent to install");
         if let Err(error) = self.restart_log(position, write) {
             abort(&error);
         }
@@ -172,7 +194,7 @@ impl Writer {
         Ok(())
     }
 
-    fn compact(&mut self, index: u64) {
+    pub(super) fn compact(&mut self, index: u64) {
         match self.log.compact(index) {
             Ok(()) => {}
             Err(error) if error.is_fatal() => abort(&error),
@@ -218,6 +240,10 @@ fn size_bytes(entries: &[Entry]) -> usize {
 fn abort(error: &dyn std::error::Error) -> ! {
     // Straight to stderr: the last line must not wait in a logger.
     eprintln!("etcd: cannot write the log: {error}; aborting");
+    // A test still has to say which one it is.
+    #[cfg(test)]
+    panic!("aborted");
+    #[cfg(not(test))]
     std::process::abort()
 }
 

@@ -34,7 +34,7 @@ pub struct Receiving {
 
 impl Receiving {
     /// Takes the right, if nobody has it.
-    pub(super) fn begin(flag: &Arc<AtomicBool>) -> Option<Self> {
+    pub(crate) fn begin(flag: &Arc<AtomicBool>) -> Option<Self> {
         let was_taken = flag.swap(true, Ordering::AcqRel);
         (!was_taken).then(|| Self { flag: flag.clone() })
     }
