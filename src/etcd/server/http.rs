@@ -1,15 +1,39 @@
-//! Plain HTTP on the client port: health and version.
+//! Plain HTTP on the client port: which path is whose.
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
 use tonic::body::Body;
 
 use crate::grpc::Front;
 use crate::{CLUSTER_VERSION, PROTOCOL_VERSION};
 
+/// What browsers are told about every answer. Source: etcd's `addCORSHeader`
+/// with its default `--cors=*`.
+const CORS: [(HeaderName, HeaderValue); 3] = [
+    (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE")),
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization")),
+];
+
 /// Answers one plain HTTP request.
-pub async fn answer(front: &Arc<Front>, method: &Method, path: &str) -> http::Response<Body> {
+pub async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> http::Response<Body> {
+    // A browser asks before it sends.
+    let mut response = match *request.method() {
+        Method::OPTIONS => http::Response::new(Body::empty()),
+        _ => route(front, request).await,
+    };
+    allow_origins(response.headers_mut());
+    response
+}
+
+fn allow_origins(headers: &mut HeaderMap) {
+    headers.extend(CORS);
+}
+
+async fn route(front: &Arc<Front>, request: Request<Incoming>) -> http::Response<Body> {
+    let (method, path) = (request.method(), request.uri().path());
     if !matches!(path, "/health" | "/version" | "/livez" | "/readyz") {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
@@ -72,6 +96,6 @@ fn json(status: StatusCode, body: String) -> http::Response<Body> {
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> http::Response<Body> {
     let mut response = http::Response::new(Body::new(http_body_util::Full::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

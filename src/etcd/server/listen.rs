@@ -92,5 +92,5 @@ async fn answer(mut services: Services, front: Arc<Front>, request: Request<Inco
     if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
         return services.answer(request).await;
     }
-    crate::http::answer(&front, request.method(), request.uri().path()).await
+    crate::http::answer(&front, request).await
 }
