@@ -21,7 +21,10 @@
 //!
 //! and `tonic::include_proto!("etcdserverpb")` in a module of its own.
 
+pub mod descriptor;
 pub mod errors;
+pub mod json;
+pub mod routes;
 
 pub use errors::EtcdError;
 
@@ -35,6 +38,18 @@ pub mod mvccpb {
 #[allow(missing_docs, reason = "prost writes its own accessors without comments")]
 pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+}
+
+/// Package `v3lockpb`: locks.
+#[allow(missing_docs, reason = "prost writes its own accessors without comments")]
+pub mod v3lockpb {
+    include!(concat!(env!("OUT_DIR"), "/v3lockpb.rs"));
+}
+
+/// Package `v3electionpb`: elections.
+#[allow(missing_docs, reason = "prost writes its own accessors without comments")]
+pub mod v3electionpb {
+    include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
 }
 
 /// Packages of our own.
