@@ -34,8 +34,15 @@ fn link_cpp_statically() -> Result<(), Box<dyn Error>> {
 
 fn generate_services() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=../api/proto");
-    let files =
-        ["kv", "watch", "lease", "cluster", "maintenance"].map(|name| format!("etcdserverpb/{name}.proto"));
+    let files = [
+        "etcdserverpb/kv.proto",
+        "etcdserverpb/watch.proto",
+        "etcdserverpb/lease.proto",
+        "etcdserverpb/cluster.proto",
+        "etcdserverpb/maintenance.proto",
+        "v3electionpb/election.proto",
+        "v3lockpb/lock.proto",
+    ];
     let descriptors = protox::compile(files, ["../api/proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)
@@ -45,6 +52,8 @@ fn generate_services() -> Result<(), Box<dyn Error>> {
         .extern_path(".etcdserverpb.WatchResponse", "crate::watch::answer::Answer")
         .extern_path(".etcdserverpb", "::proa_etcd_api::etcdserverpb")
         .extern_path(".mvccpb", "::proa_etcd_api::mvccpb")
+        .extern_path(".v3electionpb", "::proa_etcd_api::v3electionpb")
+        .extern_path(".v3lockpb", "::proa_etcd_api::v3lockpb")
         .compile_fds(descriptors)?;
     Ok(())
 }

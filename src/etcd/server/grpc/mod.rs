@@ -4,11 +4,14 @@
 //! header; what a request means is decided in the store.
 
 mod cluster;
+mod election;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 /// The generated service traits.
 mod pb;
+mod queue;
 mod watch;
 
 use std::sync::Arc;
@@ -32,12 +35,15 @@ use pb::cluster_server::ClusterServer;
 use pb::kv_server::KvServer;
 use pb::lease_server::LeaseServer;
 use pb::maintenance_server::MaintenanceServer;
+use pb::v3electionpb::election_server::ElectionServer;
+use pb::v3lockpb::lock_server::LockServer;
 use pb::watch_server::WatchServer;
+use queue::Queues;
 
 /// What a message may have beyond `--max-request-bytes`.
 ///
 /// Source: etcd's `grpcOverheadBytes`.
-const OVERHEAD_BYTES: usize = 512 * 1024;
+pub(crate) const OVERHEAD_BYTES: usize = 512 * 1024;
 
 /// Bounds on what clients may ask for.
 #[derive(Clone, Copy, Debug)]
@@ -135,12 +141,15 @@ pub struct Services {
     lease: LeaseServer<Front>,
     cluster: ClusterServer<Front>,
     maintenance: MaintenanceServer<Front>,
+    lock: LockServer<Queues>,
+    election: ElectionServer<Queues>,
 }
 
 impl Services {
     /// All services of `front`.
     pub fn new(front: &Arc<Front>) -> Self {
         let bytes = front.limits.request_bytes + OVERHEAD_BYTES;
+        let queues = Arc::new(Queues { front: Arc::clone(front) });
         let front = || Arc::clone(front);
         Self {
             kv: KvServer::from_arc(front()).max_decoding_message_size(bytes),
@@ -148,13 +157,19 @@ impl Services {
             lease: LeaseServer::from_arc(front()).max_decoding_message_size(bytes),
             cluster: ClusterServer::from_arc(front()).max_decoding_message_size(bytes),
             maintenance: MaintenanceServer::from_arc(front()).max_decoding_message_size(bytes),
+            lock: LockServer::from_arc(Arc::clone(&queues)).max_decoding_message_size(bytes),
+            election: ElectionServer::from_arc(queues).max_decoding_message_size(bytes),
         }
     }
 
-    /// Answers one gRPC request.
+    /// Answers one gRPC request from the network.
     pub async fn answer(&mut self, request: http::Request<Incoming>) -> http::Response<Body> {
-        let request =
-            request.map(|body| Body::new(body.map_err(|error| Status::internal(error.to_string()))));
+        let status = |error: hyper::Error| Status::internal(error.to_string());
+        self.call(request.map(|body| Body::new(body.map_err(status)))).await
+    }
+
+    /// Answers one gRPC request, wherever it comes from.
+    pub async fn call(&mut self, request: http::Request<Body>) -> http::Response<Body> {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         // The generated services are always ready: no need to ask them.
         let answer = match service {
@@ -163,6 +178,8 @@ impl Services {
             "etcdserverpb.Lease" => self.lease.call(request).await,
             "etcdserverpb.Cluster" => self.cluster.call(request).await,
             "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
+            "v3lockpb.Lock" => self.lock.call(request).await,
+            "v3electionpb.Election" => self.election.call(request).await,
             _ => Ok(Status::unimplemented(format!("unknown service {service}")).into_http()),
         };
         match answer {

@@ -3,3 +3,13 @@
 #![allow(missing_docs, reason = "generated code")]
 
 tonic::include_proto!("etcdserverpb");
+
+/// Package `v3lockpb`.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// Package `v3electionpb`.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
