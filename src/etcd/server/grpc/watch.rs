@@ -55,6 +55,7 @@ impl Watch for Front {
             fragment_bytes: self.limits.request_bytes + OVERHEAD_BYTES,
             watchers: BTreeMap::new(),
             next_id: 0,
+            owes_report: false,
         };
         let reader = tokio::spawn(stream.run(request.into_inner()));
         if needs_leader {
@@ -124,6 +125,9 @@ struct WatchStream {
     fragment_bytes: usize,
     watchers: BTreeMap<i64, Own>,
     next_id: i64,
+    /// A progress report was asked for while a watcher was behind. However often
+    /// it was asked for, one report answers: they would all say the same.
+    owes_report: bool,
 }
 
 impl Drop for WatchStream {
@@ -137,6 +141,8 @@ impl WatchStream {
         let mut progress = tokio::time::interval(PROGRESS_EVERY);
         // The first tick of an interval comes at once.
         progress.tick().await;
+        let mut retry = tokio::time::interval(PROGRESS_RETRY);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut open = true;
         loop {
             tokio::select! {
@@ -148,6 +154,7 @@ impl WatchStream {
                     Err(_) => return,
                 },
                 _ = progress.tick() => self.report_quiet_watchers(),
+                _ = retry.tick(), if self.owes_report => self.report_progress(),
                 () = self.queue.closed() => return,
             }
         }
@@ -214,18 +221,9 @@ impl WatchStream {
     }
 
     /// Answers at once or, when a watcher is behind, as soon as none is.
-    fn report_progress(&self) {
+    fn report_progress(&mut self) {
         let ids: Vec<WatcherId> = self.watchers.values().map(|own| own.id).collect();
-        let outlet = self.outlet(NO_WATCH_ID);
-        if self.hub.report_progress(&ids, &outlet) {
-            return;
-        }
-        let hub = Arc::clone(&self.hub);
-        tokio::spawn(async move {
-            while !outlet.queue.is_closed() && !hub.report_progress(&ids, &outlet) {
-                tokio::time::sleep(PROGRESS_RETRY).await;
-            }
-        });
+        self.owes_report = !self.hub.report_progress(&ids, &self.outlet(NO_WATCH_ID));
     }
 
     fn report_quiet_watchers(&self) {
