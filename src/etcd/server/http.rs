@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use hyper::body::Incoming;
 use tonic::body::Body;
 
+use crate::gateway;
 use crate::grpc::Front;
 use crate::{CLUSTER_VERSION, PROTOCOL_VERSION};
 
@@ -34,6 +35,9 @@ fn allow_origins(headers: &mut HeaderMap) {
 
 async fn route(front: &Arc<Front>, request: Request<Incoming>) -> http::Response<Body> {
     let (method, path) = (request.method(), request.uri().path());
+    if path.starts_with("/v3/") || path.starts_with("/v3beta/") {
+        return gateway::answer(front, request).await;
+    }
     if !matches!(path, "/health" | "/version" | "/livez" | "/readyz") {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     }

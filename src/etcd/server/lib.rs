@@ -1,9 +1,10 @@
-//! The store's server: log, database, peers, gRPC.
+//! The store's server: log, database, peers, gRPC, the JSON gateway.
 
 mod authority;
 mod compaction;
 pub mod config;
 pub mod database;
+mod gateway;
 pub mod grpc;
 mod http;
 pub mod lan;
