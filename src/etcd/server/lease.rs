@@ -138,7 +138,7 @@ mod tests {
         let mut deadlines = Deadlines::default();
         deadlines.begin(Millis(0), 7, 10);
         assert_eq!(deadlines.renew(Millis(9_999), 7), Some(10));
-        assert_eq!(deadlines.ended(Millis(19_998), 9), []);
+        assert_eq!(deadlines.ended(Millis(19_998), 9), Vec::<i64>::new());
         assert_eq!(deadlines.time_to_live(Millis(9_999), 7), Some(TimeToLive { granted_s: 10, left_s: 10 }));
         assert_eq!(deadlines.ended(Millis(19_999), 9), [7]);
         assert_eq!(deadlines.renew(Millis(19_999), 7), None);
@@ -150,7 +150,7 @@ mod tests {
     fn a_new_leader_gives_all_their_time_and_an_election() {
         let mut deadlines = Deadlines::default();
         deadlines.take_over(Millis(5_000), &[(1, 10), (2, 1)], Duration::from_secs(1));
-        assert_eq!(deadlines.ended(Millis(6_999), 9), []);
+        assert_eq!(deadlines.ended(Millis(6_999), 9), Vec::<i64>::new());
         assert_eq!(deadlines.ended(Millis(7_000), 9), [2]);
         assert_eq!(deadlines.ended(Millis(16_000), 1), [1]);
     }
