@@ -6,7 +6,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 /// Every file with messages; what they import is found by itself.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "etcdserverpb/auth.proto",
     "etcdserverpb/cluster.proto",
     "etcdserverpb/kv.proto",
     "etcdserverpb/lease.proto",

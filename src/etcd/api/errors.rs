@@ -10,6 +10,8 @@ pub enum Code {
     InvalidArgument = 3,
     /// What it names does not exist.
     NotFound = 5,
+    /// The user may not.
+    PermissionDenied = 7,
     /// A quota or a queue is full.
     ResourceExhausted = 8,
     /// The system is not in a state for it.
@@ -20,6 +22,8 @@ pub enum Code {
     Unavailable = 14,
     /// Data cannot be trusted.
     DataLoss = 15,
+    /// Nobody knows who asks.
+    Unauthenticated = 16,
 }
 
 macro_rules! errors {
@@ -125,6 +129,41 @@ errors! {
     BadLeaderTransferee = FailedPrecondition "etcdserver: bad leader transferee";
     /// A watcher with this id exists on the stream.
     WatchIdExists = InvalidArgument "mvcc: duplicate watch ID provided on the WatchStream";
+
+    /// Authentication cannot be turned on without the user root.
+    RootUserNotExist = FailedPrecondition "etcdserver: root user does not exist";
+    /// Nor without that user having the role root.
+    RootRoleNotExist = FailedPrecondition "etcdserver: root user does not have root role";
+    /// A user with this name exists.
+    UserExists = FailedPrecondition "etcdserver: user name already exists";
+    /// A user needs a name; and a request needs a user, when authentication is on.
+    UserEmpty = InvalidArgument "etcdserver: user name is empty";
+    /// There is no such user.
+    UserNotFound = FailedPrecondition "etcdserver: user name not found";
+    /// A role with this name exists.
+    RoleExists = FailedPrecondition "etcdserver: role name already exists";
+    /// There is no such role.
+    RoleNotFound = FailedPrecondition "etcdserver: role name not found";
+    /// A role needs a name.
+    RoleEmpty = InvalidArgument "etcdserver: role name is empty";
+    /// No such user, or another password.
+    AuthFailed = InvalidArgument "etcdserver: authentication failed, invalid user ID or password";
+    /// A grant without the permission that is to be granted.
+    PermissionNotGiven = InvalidArgument "etcdserver: permission not given";
+    /// The user may not do this.
+    PermissionDenied = PermissionDenied "etcdserver: permission denied";
+    /// The user does not have the role.
+    RoleNotGranted = FailedPrecondition "etcdserver: role is not granted to the user";
+    /// The role does not have the permission.
+    PermissionNotGranted = FailedPrecondition "etcdserver: permission is not granted to the role";
+    /// Nobody can log in while authentication is off.
+    AuthNotEnabled = FailedPrecondition "etcdserver: authentication is not enabled";
+    /// The token is unknown, void or too old.
+    InvalidAuthToken = Unauthenticated "etcdserver: invalid auth token";
+    /// A change that would lock everybody out, or a range that holds no key.
+    InvalidAuthManagement = InvalidArgument "etcdserver: invalid auth management";
+    /// Users, roles or permissions have changed since the request was let in.
+    AuthOldRevision = InvalidArgument "etcdserver: revision of auth store is old";
 }
 
 impl EtcdError {
@@ -152,11 +191,13 @@ mod tests {
         let cases = [
             (EtcdError::EmptyKey, 3),
             (EtcdError::LeaseNotFound, 5),
+            (EtcdError::PermissionDenied, 7),
             (EtcdError::NoSpace, 8),
             (EtcdError::LeaseExists, 9),
             (EtcdError::Compacted, 11),
             (EtcdError::NoLeader, 14),
             (EtcdError::Corrupt, 15),
+            (EtcdError::InvalidAuthToken, 16),
         ];
         for (error, want) in cases {
             assert_eq!(error.code() as i32, want, "{error}");

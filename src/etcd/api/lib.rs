@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! println!("cargo:rerun-if-changed=../api/proto");
-//! let files = ["kv", "watch", "lease", "cluster", "maintenance"]
+//! let files = ["kv", "watch", "lease", "cluster", "maintenance", "auth"]
 //!     .map(|name| format!("etcdserverpb/{name}.proto"));
 //! let descriptors = protox::compile(files, ["../api/proto"])?;
 //! tonic_prost_build::configure()
@@ -16,6 +16,7 @@
 //!     .build_server(true)
 //!     .extern_path(".etcdserverpb", "::proa_etcd_api::etcdserverpb")
 //!     .extern_path(".mvccpb", "::proa_etcd_api::mvccpb")
+//!     .extern_path(".authpb", "::proa_etcd_api::authpb")
 //!     .compile_fds(descriptors)?;
 //! ```
 //!
@@ -27,6 +28,12 @@ pub mod json;
 pub mod routes;
 
 pub use errors::EtcdError;
+
+/// Package `authpb`: roles and permissions.
+#[allow(missing_docs, reason = "prost writes its own accessors without comments")]
+pub mod authpb {
+    include!(concat!(env!("OUT_DIR"), "/authpb.rs"));
+}
 
 /// Package `mvccpb`: entries and events.
 #[allow(missing_docs, reason = "prost writes its own accessors without comments")]

@@ -2,7 +2,7 @@
 //!
 //! A number that changes here breaks every client and every stored log.
 
-use proa_etcd_api::command::{Batch, Command, LeaseRevoke, Proposal, command::Op};
+use proa_etcd_api::command::{AuthChange, Batch, Command, LeaseRevoke, Proposal, Requester, command::Op};
 use proa_etcd_api::etcdserverpb::*;
 use proa_etcd_api::mvccpb::{Event, KeyValue};
 use prost::Message;
@@ -137,7 +137,12 @@ fn commands_keep_their_numbers_in_stored_logs() {
     for (number, op) in ops.into_iter().enumerate() {
         assert_eq!(fields(&Command { op: Some(op) }), format!("{}:len", number + 1));
     }
-    let proposal = Proposal { id: 1, command: Some(Command::default()) };
-    assert_eq!(fields(&proposal), "1:int 2:len");
+    let auth = Command { op: Some(Op::Auth(AuthChange::default())) };
+    assert_eq!(fields(&auth), "12:len");
+    let requester = Requester { user: "x".to_owned(), auth_revision: 1, is_member: true };
+    assert_eq!(fields(&requester), "1:len 2:int 3:int");
+    let proposal =
+        Proposal { id: 1, command: Some(Command::default()), requester: Some(Requester::default()) };
+    assert_eq!(fields(&proposal), "1:int 2:len 3:len");
     assert_eq!(fields(&Batch { proposals: vec![proposal] }), "1:len");
 }
