@@ -29,7 +29,12 @@ pub fn check(command: &Command, max_txn_ops: usize) -> Result<(), EtcdError> {
         Some(Op::Txn(request)) => check_txn(request, max_txn_ops),
         Some(Op::LeaseGrant(request)) => check_lease_grant(request),
         Some(
-            Op::Compaction(_) | Op::LeaseRevoke(_) | Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::Member(_),
+            Op::Compaction(_)
+            | Op::LeaseRevoke(_)
+            | Op::LeaseCheckpoint(_)
+            | Op::Alarm(_)
+            | Op::Member(_)
+            | Op::Auth(_),
         )
         | None => Ok(()),
     }

@@ -6,6 +6,7 @@
 //! | `R` | revision | kind, user key |
 //! | `L` | lease id | granted and remaining TTL |
 //! | `l` | lease id, user key | nothing |
+//! | `A` | head, users, roles by name | who may do what |
 //! | `M` | names | heads, alarms, members; `M/raft/` is the server's |
 //!
 //! All versions of a key lie together, newest first: the newest is one seek
@@ -24,6 +25,9 @@ pub(crate) const HEAD: &[u8] = b"M/store/head";
 pub(crate) const SCRUB: &[u8] = b"M/store/scrub";
 pub(crate) const ALARM: &[u8] = b"M/alarm/";
 pub(crate) const MEMBER: &[u8] = b"M/member/";
+pub(crate) const AUTH_HEAD: &[u8] = b"A/head";
+pub(crate) const AUTH_USER: &[u8] = b"A/user/";
+pub(crate) const AUTH_ROLE: &[u8] = b"A/role/";
 
 /// The first key after every key of a tag.
 pub(crate) const VERSIONS_END: &[u8] = b"L";

@@ -16,8 +16,11 @@
 //! 4. Call [`scrub`] after compactions until it is done, and store its writes
 //!    as they are; they are this member's own and not part of the log.
 //! 5. Before reading, refuse while [`Machine::alarmed`] by corruption.
+//! 6. Let nothing in that [`authorise`] does not, and apply what clients want
+//!    by [`Machine::apply_proposal`].
 
 mod alarms;
+pub mod auth;
 mod check;
 mod hash;
 mod history;
@@ -33,6 +36,7 @@ mod txn;
 mod view;
 mod walk;
 
+pub use auth::{AuthState, Need, authorise};
 pub use check::{
     MAX_LEASE_TTL_S, check, check_delete_range, check_lease_grant, check_put, check_range, check_txn,
     is_read_only,

@@ -1,5 +1,6 @@
 //! The replicated state machine: one command after another.
 
+use crate::auth::{AuthState, authorise, needs};
 use crate::check;
 use crate::keys;
 use crate::range;
@@ -8,7 +9,7 @@ use crate::revision::Revision;
 use crate::txn::{self, Chosen};
 use crate::view::{Overlay, View, Writes};
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, command::Op};
+use proa_etcd_api::command::{AuthChange, Command, Proposal, Requester, command::Op};
 use proa_etcd_api::etcdserverpb::{
     AlarmMember, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeResponse,
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest,
@@ -16,14 +17,17 @@ use proa_etcd_api::etcdserverpb::{
 };
 use proa_etcd_api::mvccpb::Event;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What is kept in memory of the replicated state: the head, the leases (about
-/// 60 bytes each) and the raised alarms. Everything else is in the view.
+/// 60 bytes each), the raised alarms and who may do what. Everything else is
+/// in the view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     pub(crate) head: Head,
     pub(crate) leases: BTreeMap<i64, LeaseRecord>,
     pub(crate) alarms: BTreeSet<(u64, i32)>,
+    pub(crate) auth: Arc<AuthState>,
 }
 
 /// What came of a command.
@@ -50,6 +54,8 @@ pub enum Reply {
     LeaseRevoke(LeaseRevokeResponse),
     LeaseCheckpoint(LeaseCheckpointResponse),
     Alarm(AlarmResponse),
+    /// Users, roles or permissions were changed.
+    Auth,
     /// A member's name and URLs were recorded.
     Member,
     /// An empty command did nothing.
@@ -93,7 +99,12 @@ impl Machine {
         for key in view.keys(keys::ALARM, &keys::after_slash(keys::ALARM)) {
             alarms.insert(keys::split_alarm(&key).ok_or(Corrupt { what: "alarm", key })?);
         }
-        Ok(Self { head, leases, alarms })
+        Ok(Self { head, leases, alarms, auth: Arc::new(AuthState::load(view)?) })
+    }
+
+    /// Who may do what, as of the last command: cheap to keep beside a view.
+    pub fn auth(&self) -> Arc<AuthState> {
+        Arc::clone(&self.auth)
     }
 
     /// How far the store is.
@@ -101,7 +112,27 @@ impl Machine {
         self.head
     }
 
-    /// Applies one command.
+    /// Applies one proposal, if who wants it still may: users and permissions
+    /// can have changed since it was let in.
+    ///
+    /// # Panics
+    /// As [`Machine::apply`].
+    pub fn apply_proposal(&mut self, view: &dyn View, writes: &mut Writes, proposal: &Proposal) -> Outcome {
+        let nobody = Requester::default();
+        let requester = proposal.requester.as_ref().unwrap_or(&nobody);
+        let Some(command) = &proposal.command else {
+            return Outcome { reply: Ok(Reply::Nothing), events: Vec::new() };
+        };
+        if let Some(op) = command.op.as_ref().filter(|_| self.auth.is_enabled()) {
+            let overlay = Overlay { base: view, writes };
+            if let Err(error) = authorise(&self.auth, requester, &needs::command(op), &overlay) {
+                return Outcome { reply: Err(error), events: Vec::new() };
+            }
+        }
+        self.apply(view, writes, command)
+    }
+
+    /// Applies one command, whoever wants it.
     ///
     /// `view` is the state before the batch, `writes` what the batch has
     /// written so far. Deterministic and total: the same commands give the
@@ -132,6 +163,7 @@ impl Machine {
             Op::LeaseCheckpoint(request) => Ok(self.checkpoint(writes, request)),
             Op::Alarm(request) => Ok(Reply::Alarm(self.alarm(writes, request))),
             Op::Member(member) => crate::members::publish(view, writes, member),
+            Op::Auth(change) => self.change_auth(writes, change),
         };
         Outcome { reply, events }
     }
@@ -154,7 +186,7 @@ impl Machine {
             Op::Put(_) | Op::LeaseGrant(_) => (true, true),
             Op::Txn(request) => (check::puts(request), true),
             Op::DeleteRange(_) | Op::Compaction(_) | Op::LeaseRevoke(_) => (false, true),
-            Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::Member(_) => (false, false),
+            Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::Member(_) | Op::Auth(_) => (false, false),
         };
         if touches_keys && self.alarmed(AlarmType::Corrupt) {
             Err(EtcdError::Corrupt)
@@ -211,6 +243,14 @@ impl Machine {
         let mut response = self.write(view, writes, events, |revision| chosen.perform(revision));
         response.header = range::header(self.head.revision);
         Ok(Reply::Txn(response))
+    }
+
+    fn change_auth(&mut self, writes: &mut Writes, change: &AuthChange) -> Result<Reply, EtcdError> {
+        match &change.change {
+            // Readers hold the state as it was: they keep it.
+            Some(change) => Arc::make_mut(&mut self.auth).change(writes, change).map(|()| Reply::Auth),
+            None => Ok(Reply::Nothing),
+        }
     }
 
     fn compact(&mut self, writes: &mut Writes, request: &CompactionRequest) -> Result<Reply, EtcdError> {

@@ -178,7 +178,7 @@ impl Naive {
             Op::LeaseCheckpoint(_) => {
                 Ok(Reply::LeaseCheckpoint(LeaseCheckpointResponse { header: header(self.revision()) }))
             }
-            Op::Alarm(_) | Op::Member(_) => unreachable!("not generated"),
+            Op::Alarm(_) | Op::Member(_) | Op::Auth(_) => unreachable!("not generated"),
         }
     }
 

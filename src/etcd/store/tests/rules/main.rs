@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod alarms;
+mod auth;
+mod auth_matrix;
 mod compaction;
 mod kv;
 mod leases;
@@ -151,6 +153,6 @@ fn header_revision(reply: &Reply) -> i64 {
         Reply::LeaseRevoke(response) => &response.header,
         Reply::LeaseCheckpoint(response) => &response.header,
         Reply::Alarm(response) => &response.header,
-        Reply::Member | Reply::Nothing => panic!("no header in {reply:?}"),
+        Reply::Auth | Reply::Member | Reply::Nothing => panic!("no header in {reply:?}"),
     })
 }
