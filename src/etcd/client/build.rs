@@ -4,8 +4,8 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=../api/proto");
-    let files =
-        ["kv", "watch", "lease", "cluster", "maintenance"].map(|name| format!("etcdserverpb/{name}.proto"));
+    let files = ["kv", "watch", "lease", "cluster", "maintenance", "auth"]
+        .map(|name| format!("etcdserverpb/{name}.proto"));
     let descriptors = protox::compile(files, ["../api/proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)
@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .extern_path(".etcdserverpb", "::proa_etcd_api::etcdserverpb")
         .extern_path(".mvccpb", "::proa_etcd_api::mvccpb")
+        .extern_path(".authpb", "::proa_etcd_api::authpb")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -40,6 +40,7 @@ fn generate_services() -> Result<(), Box<dyn Error>> {
         "etcdserverpb/lease.proto",
         "etcdserverpb/cluster.proto",
         "etcdserverpb/maintenance.proto",
+        "etcdserverpb/auth.proto",
         "v3electionpb/election.proto",
         "v3lockpb/lock.proto",
     ];
@@ -54,6 +55,7 @@ fn generate_services() -> Result<(), Box<dyn Error>> {
         .extern_path(".mvccpb", "::proa_etcd_api::mvccpb")
         .extern_path(".v3electionpb", "::proa_etcd_api::v3electionpb")
         .extern_path(".v3lockpb", "::proa_etcd_api::v3lockpb")
+        .extern_path(".authpb", "::proa_etcd_api::authpb")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -59,7 +59,7 @@ pub async fn run(node: Node, how: AutoCompaction) {
 
 async fn compact(node: &Node, revision: i64) {
     let request = CompactionRequest { revision, physical: false };
-    match node.propose(Command { op: Some(Op::Compaction(request)) }).await {
+    match node.propose_as_member(Command { op: Some(Op::Compaction(request)) }).await {
         Ok(_) => tracing::info!("compacted history before revision {revision}"),
         Err(EtcdError::Compacted) => {}
         Err(error) => tracing::warn!("compacting history before revision {revision}: {error}"),

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use proa_base::settings::{Settings, Source};
 
+use crate::auth::AuthConfig;
+
 /// Space for data when `--quota-backend-bytes` is 0. Source: etcd's `DefaultQuotaBytes`.
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 /// Source: etcd's check of `--election-timeout`.
@@ -150,6 +152,8 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// `--max-txn-ops`.
     pub max_txn_ops: usize,
+    /// `--bcrypt-cost`, `--auth-token-ttl`.
+    pub auth: AuthConfig,
     /// `--auto-compaction-*`.
     pub auto_compaction: AutoCompaction,
 }
@@ -230,6 +234,10 @@ impl Config {
             },
             max_request_bytes: settings.parsed("max-request-bytes"),
             max_txn_ops: settings.parsed("max-txn-ops"),
+            auth: AuthConfig {
+                bcrypt_cost: settings.parsed("bcrypt-cost"),
+                token_ttl: Duration::from_secs(settings.parsed("auth-token-ttl")),
+            },
             auto_compaction: auto_compaction(settings)?,
         })
     }

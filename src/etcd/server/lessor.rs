@@ -159,7 +159,7 @@ impl Lessor {
             return;
         }
         let command = Command { op: Some(Op::LeaseRevoke(LeaseRevoke { ids: ids.clone() })) };
-        match self.node.propose(command).await {
+        match self.node.propose_as_member(command).await {
             Ok(_) | Err(EtcdError::LeaseNotFound) => self.state().deadlines.forget(&ids),
             Err(error) => tracing::warn!("{} ended leases stay for now: {error}", ids.len()),
         }

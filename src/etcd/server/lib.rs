@@ -1,5 +1,6 @@
 //! The store's server: log, database, peers, gRPC, the JSON gateway.
 
+pub mod auth;
 mod authority;
 mod compaction;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod peer;
 mod run;
 pub mod settings;
 pub mod space;
+pub mod tls;
 pub mod watch;
 
 pub use run::{RunError, run};

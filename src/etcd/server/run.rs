@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::auth::Auth;
 use crate::config::{BadConfig, Config, Machine, Start};
 use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, Discovered, LanConfig, LanError};
@@ -266,7 +267,8 @@ fn front(config: &Config, node: &Node) -> Arc<Front> {
         election_ms: config.election_ms,
     };
     let lessor = Lessor::start(node, Duration::from_millis(config.election_ms));
-    Arc::new(Front { node: node.clone(), hub, lessor, space: Arc::new(Space::default()), limits })
+    let auth = Auth::start(node, &config.auth);
+    Arc::new(Front { node: node.clone(), hub, auth, lessor, space: Arc::new(Space::default()), limits })
 }
 
 impl Past for Node {

@@ -79,8 +79,13 @@ pub const PROGRAM: Program = Program {
         setting("log-output", "default", UNUSED, checks::any),
         setting("max-snapshots", "5", UNUSED, checks::number),
         setting("max-wals", "5", UNUSED, checks::number),
-        setting("bcrypt-cost", "10", UNUSED, checks::number),
-        setting("auth-token-ttl", "300", UNUSED, checks::number),
+        setting(
+            "bcrypt-cost",
+            "10",
+            "work of hashing a password: 4 to 31, each step doubles it",
+            bcrypt_cost,
+        ),
+        setting("auth-token-ttl", "300", "seconds that a simple token lives unused", checks::positive),
         setting("grpc-keepalive-min-time", "5s", UNUSED, checks::duration),
         setting("grpc-keepalive-interval", "2h", UNUSED, checks::duration),
         setting("grpc-keepalive-timeout", "20s", UNUSED, checks::duration),
@@ -176,6 +181,13 @@ fn retention(value: &str) -> Result<(), String> {
 
 fn log_level(value: &str) -> Result<(), String> {
     one_of(value, &["debug", "info", "warn", "error"])
+}
+
+fn bcrypt_cost(value: &str) -> Result<(), String> {
+    match value.parse::<u32>() {
+        Ok(4..=31) => Ok(()),
+        Ok(_) | Err(_) => Err("give a number from 4 to 31".to_owned()),
+    }
 }
 
 fn only_off(value: &str) -> Result<(), String> {

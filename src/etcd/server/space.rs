@@ -87,7 +87,7 @@ async fn set_alarm(node: &Node, on: bool) -> bool {
     let action = if on { AlarmAction::Activate } else { AlarmAction::Deactivate };
     let member_id = node.status().borrow().member_id;
     let request = AlarmRequest { action: action as i32, member_id, alarm: AlarmType::Nospace as i32 };
-    matches!(node.propose(Command { op: Some(Op::Alarm(request)) }).await, Ok(Reply::Alarm(_)))
+    matches!(node.propose_as_member(Command { op: Some(Op::Alarm(request)) }).await, Ok(Reply::Alarm(_)))
 }
 
 fn look_at(folder: &Path) -> io::Result<Seen> {

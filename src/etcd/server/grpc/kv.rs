@@ -1,12 +1,13 @@
 //! Keys and values.
 
-use proa_etcd_api::command::command::Op;
+use proa_etcd_api::command::{Requester, command::Op};
 use proa_etcd_api::etcdserverpb::request_op::Request as Inner;
 use proa_etcd_api::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
 use proa_etcd_store::Reply;
+use proa_etcd_store::auth::needs;
 use tonic::{Request, Response, Status};
 
 use super::pb::kv_server::Kv;
@@ -15,12 +16,17 @@ use super::{Front, refuse, unexpected};
 #[tonic::async_trait]
 impl Kv for Front {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let by = self.caller(&request).await?;
         let request = request.into_inner();
         proa_etcd_store::check_range(&request).map_err(refuse)?;
         if !request.serializable {
             self.node.linearizable().await.map_err(refuse)?;
         }
+        // What may be read is decided by the state that is read.
         let now = self.node.view();
+        if now.auth.is_enabled() {
+            self.auth.admit(&by, &needs::range(&request), &now).map_err(refuse)?;
+        }
         let mut answer = if request.range_end.is_empty() {
             proa_etcd_store::range(&now.view, now.head, &request)
         } else {
@@ -33,7 +39,8 @@ impl Kv for Front {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        match self.propose(Op::Put(request.into_inner())).await? {
+        let by = self.caller(&request).await?;
+        match self.propose(&by, Op::Put(request.into_inner())).await? {
             Reply::Put(mut answer) => {
                 self.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -46,7 +53,8 @@ impl Kv for Front {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        match self.propose(Op::DeleteRange(request.into_inner())).await? {
+        let by = self.caller(&request).await?;
+        match self.propose(&by, Op::DeleteRange(request.into_inner())).await? {
             Reply::DeleteRange(mut answer) => {
                 self.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -56,11 +64,12 @@ impl Kv for Front {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let by = self.caller(&request).await?;
         let request = request.into_inner();
         let mut answer = if proa_etcd_store::is_read_only(&request) {
-            self.read(request).await?
+            self.read(&by, request).await?
         } else {
-            match self.propose(Op::Txn(request)).await? {
+            match self.propose(&by, Op::Txn(request)).await? {
                 Reply::Txn(answer) => answer,
                 other => return Err(unexpected(&other)),
             }
@@ -73,7 +82,8 @@ impl Kv for Front {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        match self.propose(Op::Compaction(request.into_inner())).await? {
+        let by = self.caller(&request).await?;
+        match self.propose(&by, Op::Compaction(request.into_inner())).await? {
             Reply::Compaction(mut answer) => {
                 self.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -85,12 +95,15 @@ impl Kv for Front {
 
 impl Front {
     /// A transaction without writes needs no place in the log.
-    async fn read(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+    async fn read(&self, by: &Requester, request: TxnRequest) -> Result<TxnResponse, Status> {
         proa_etcd_store::check_txn(&request, self.limits.txn_ops).map_err(refuse)?;
         if !is_serializable(&request) {
             self.node.linearizable().await.map_err(refuse)?;
         }
         let now = self.node.view();
+        if now.auth.is_enabled() {
+            self.auth.admit(by, &needs::txn(&request), &now).map_err(refuse)?;
+        }
         blocking(move || proa_etcd_store::read_txn(&now.view, now.head, &request)).await?.map_err(refuse)
     }
 }

@@ -11,13 +11,14 @@ use proa_etcd_api::etcdserverpb::{
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 };
-use proa_etcd_store::{Reply, lease_keys};
+use proa_etcd_store::{Need, Reply, lease_keys};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::kv::blocking;
 use super::pb::lease_server::Lease;
 use super::{Front, header, refuse, unexpected};
+use crate::auth::Credentials;
 use crate::lease::least_ttl_s;
 
 /// How often an id is chosen at random before giving up: of 2^63 ids, taken
@@ -30,6 +31,7 @@ impl Lease for Front {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let by = self.caller(&request).await?;
         let mut request = request.into_inner();
         let chosen_by_client = request.id != 0;
         request.ttl = request.ttl.max(least_ttl_s(self.limits.election_ms));
@@ -39,7 +41,7 @@ impl Lease for Front {
                 request.id = random_id();
             }
             tries_left -= 1;
-            match self.propose(Op::LeaseGrant(request)).await {
+            match self.propose(&by, Op::LeaseGrant(request)).await {
                 Ok(Reply::LeaseGrant(mut answer)) => {
                     self.lessor.begin(answer.id, answer.ttl);
                     self.complete(&mut answer.header);
@@ -60,8 +62,9 @@ impl Lease for Front {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let by = self.caller(&request).await?;
         let ids = vec![request.into_inner().id];
-        match self.propose(Op::LeaseRevoke(LeaseRevoke { ids })).await? {
+        match self.propose(&by, Op::LeaseRevoke(LeaseRevoke { ids })).await? {
             Reply::LeaseRevoke(mut answer) => {
                 self.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -76,11 +79,17 @@ impl Lease for Front {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let (lessor, node) = (Arc::clone(&self.lessor), self.node.clone());
+        let credentials = Credentials::of(&request);
+        let (lessor, node, auth) = (Arc::clone(&self.lessor), self.node.clone(), Arc::clone(&self.auth));
         let answers = request.into_inner().then(move |request| {
-            let (lessor, node) = (Arc::clone(&lessor), node.clone());
+            let (lessor, node, auth) = (Arc::clone(&lessor), node.clone(), Arc::clone(&auth));
+            let credentials = credentials.clone();
             async move {
                 let id = request?.id;
+                if node.is_auth_enabled() {
+                    let by = auth.identify(&credentials).await.map_err(refuse)?;
+                    auth.admit(&by, &[Need::User, Need::WriteLease(id)], &node.view()).map_err(refuse)?;
+                }
                 // etcd answers an unknown lease with a TTL of 0, not an error.
                 let ttl = match lessor.renew(id).await {
                     Ok(ttl) => ttl,
@@ -98,12 +107,15 @@ impl Lease for Front {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let by = self.caller(&request).await?;
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         self.node.linearizable().await.map_err(refuse)?;
         // Before the view is taken: one that is held while the leader is asked
         // would hold up the installation of a snapshot.
         let left = self.lessor.time_to_live(id).await;
         let now = self.node.view();
+        let needs: &[Need<'_>] = if keys { &[Need::User, Need::ReadLease(id)] } else { &[Need::User] };
+        self.auth.admit(&by, needs, &now).map_err(refuse)?;
         let header = Some(self.header(now.head.revision));
         let left = match left {
             Ok(left) => left,
@@ -132,11 +144,19 @@ impl Lease for Front {
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let by = self.caller(&request).await?;
         self.node.linearizable().await.map_err(refuse)?;
-        let header = Some(self.header(self.node.view().head.revision));
-        let leases = self.node.leases().into_iter().map(|(id, _)| LeaseStatus { id }).collect();
+        let leases: Vec<i64> = self.node.leases().into_iter().map(|(id, _)| id).collect();
+        let now = self.node.view();
+        if now.auth.is_enabled() {
+            let keys = leases.iter().map(|id| Need::ReadLease(*id));
+            let needs: Vec<Need<'_>> = std::iter::once(Need::User).chain(keys).collect();
+            self.auth.admit(&by, &needs, &now).map_err(refuse)?;
+        }
+        let header = Some(self.header(now.head.revision));
+        let leases = leases.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header, leases }))
     }
 }

@@ -1,12 +1,12 @@
 //! Looking after one member.
 
-use proa_etcd_api::command::command::Op;
+use proa_etcd_api::command::{Command, command::Op};
 use proa_etcd_api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
     HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
     SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
-use proa_etcd_store::Reply;
+use proa_etcd_store::{Need, Reply};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
@@ -18,7 +18,8 @@ use crate::PROTOCOL_VERSION;
 #[tonic::async_trait]
 impl Maintenance for Front {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        match self.propose(Op::Alarm(request.into_inner())).await? {
+        let by = self.caller(&request).await?;
+        match self.propose(&by, Op::Alarm(request.into_inner())).await? {
             Reply::Alarm(mut answer) => {
                 self.complete(&mut answer.header);
                 Ok(Response::new(answer))
@@ -27,7 +28,9 @@ impl Maintenance for Front {
         }
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let by = self.caller(&request).await?;
+        self.admit_now(&by, &[Need::User])?;
         let status = self.node.status().borrow().clone();
         let mut errors = Vec::new();
         if status.leader_id == 0 {
@@ -55,16 +58,19 @@ impl Maintenance for Front {
     /// nothing to stop the member for.
     async fn defragment(
         &self,
-        _: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.admit_root(&request).await?;
         Ok(Response::new(DefragmentResponse { header: Some(self.header(0)) }))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.admit_root(&request).await?;
         Err(Status::unimplemented("the database has no hash of its own: ask for HashKV"))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        self.admit_root(&request).await?;
         let wanted = request.into_inner().revision;
         let now = self.node.view();
         let head = now.head;
@@ -79,14 +85,19 @@ impl Maintenance for Front {
 
     type SnapshotStream = BoxStream<SnapshotResponse>;
 
-    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.admit_root(&request).await?;
         Err(Status::unimplemented("snapshots of the database are not served yet"))
     }
 
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.admit_root(&request).await?;
         Err(Status::unimplemented("moving the leader is not served yet"))
     }
 }
@@ -96,7 +107,9 @@ impl Front {
     pub(crate) async fn has_space_alarm(&self) -> Result<bool, Status> {
         let request =
             AlarmRequest { action: AlarmAction::Get as i32, member_id: 0, alarm: AlarmType::Nospace as i32 };
-        match self.propose(Op::Alarm(request)).await? {
+        // The member asks for itself; the answer is one bit that is public.
+        let command = Command { op: Some(Op::Alarm(request)) };
+        match self.node.propose_as_member(command).await.map_err(refuse)? {
             Reply::Alarm(answer) => Ok(!answer.alarms.is_empty()),
             other => Err(unexpected(&other)),
         }

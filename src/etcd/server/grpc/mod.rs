@@ -3,6 +3,7 @@
 //! A service checks a request, asks the node or the hub, and fills in the
 //! header; what a request means is decided in the store.
 
+mod auth;
 mod cluster;
 mod election;
 mod kv;
@@ -19,18 +20,21 @@ use std::sync::Arc;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, command::Op};
+use proa_etcd_api::command::{Command, Requester, command::Op};
 use proa_etcd_api::etcdserverpb::ResponseHeader;
-use proa_etcd_store::Reply;
+use proa_etcd_store::{Need, Reply};
 use prost::Message as _;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
+use crate::auth::{Auth, Credentials, OwnConnection};
 use crate::lessor::Lessor;
 use crate::node::Node;
 use crate::space::Space;
+use crate::tls::ClientName;
 use crate::watch::hub::Hub;
+use pb::auth_server::AuthServer;
 use pb::cluster_server::ClusterServer;
 use pb::kv_server::KvServer;
 use pb::lease_server::LeaseServer;
@@ -62,6 +66,8 @@ pub struct Front {
     pub node: Node,
     /// Its watchers.
     pub hub: Arc<Hub>,
+    /// Who asks, and whether they may.
+    pub auth: Arc<Auth>,
     /// Its leases' deadlines.
     pub lessor: Arc<Lessor>,
     /// Whether there is room to write.
@@ -82,8 +88,23 @@ impl Front {
         *given = Some(self.header(revision));
     }
 
-    /// Checks a command, has it agreed on and applied, and gives its answer.
-    async fn propose(&self, op: Op) -> Result<Reply, Status> {
+    /// Who sent a request: the first thing that every call asks.
+    async fn caller<T: Sync>(&self, request: &Request<T>) -> Result<Requester, Status> {
+        if !self.node.is_auth_enabled() {
+            return Ok(Requester::default());
+        }
+        let credentials = Credentials::of(request);
+        self.auth.identify(&credentials).await.map_err(refuse)
+    }
+
+    /// Lets a caller in as of the newest state; for what reads no keys.
+    fn admit_now(&self, by: &Requester, needs: &[Need<'_>]) -> Result<(), Status> {
+        self.auth.admit(by, needs, &self.node.view()).map(drop).map_err(refuse)
+    }
+
+    /// Checks a command and whether `by` may do it, has it agreed on and
+    /// applied, and gives its answer.
+    async fn propose(&self, by: &Requester, op: Op) -> Result<Reply, Status> {
         if self.space.is_low() && takes_space(&op) {
             return Err(refuse(EtcdError::NoSpace));
         }
@@ -92,7 +113,8 @@ impl Front {
         if command.encoded_len() > self.limits.request_bytes {
             return Err(refuse(EtcdError::RequestTooLarge));
         }
-        self.node.propose(command).await.map_err(refuse)
+        let Some(op) = command.op else { return Ok(Reply::Nothing) };
+        self.auth.propose(by, op).await.map_err(refuse)
     }
 }
 
@@ -129,7 +151,8 @@ fn takes_space(op: &Op) -> bool {
         | Op::LeaseRevoke(_)
         | Op::LeaseCheckpoint(_)
         | Op::Alarm(_)
-        | Op::Member(_) => false,
+        | Op::Member(_)
+        | Op::Auth(_) => false,
     }
 }
 
@@ -143,6 +166,7 @@ pub struct Services {
     maintenance: MaintenanceServer<Front>,
     lock: LockServer<Queues>,
     election: ElectionServer<Queues>,
+    auth: AuthServer<Front>,
 }
 
 impl Services {
@@ -159,13 +183,19 @@ impl Services {
             maintenance: MaintenanceServer::from_arc(front()).max_decoding_message_size(bytes),
             lock: LockServer::from_arc(Arc::clone(&queues)).max_decoding_message_size(bytes),
             election: ElectionServer::from_arc(queues).max_decoding_message_size(bytes),
+            auth: AuthServer::from_arc(front()).max_decoding_message_size(bytes),
         }
     }
 
     /// Answers one gRPC request from the network.
     pub async fn answer(&mut self, request: http::Request<Incoming>) -> http::Response<Body> {
         let status = |error: hyper::Error| Status::internal(error.to_string());
-        self.call(request.map(|body| Body::new(body.map_err(status)))).await
+        let mut request = request.map(|body| Body::new(body.map_err(status)));
+        // Only what came as gRPC speaks for the connection it came on.
+        if let Some(name) = request.extensions_mut().remove::<ClientName>() {
+            request.extensions_mut().insert(OwnConnection(name));
+        }
+        self.call(request).await
     }
 
     /// Answers one gRPC request, wherever it comes from.
@@ -180,6 +210,7 @@ impl Services {
             "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
             "v3lockpb.Lock" => self.lock.call(request).await,
             "v3electionpb.Election" => self.election.call(request).await,
+            "etcdserverpb.Auth" => self.auth.call(request).await,
             _ => Ok(Status::unimplemented(format!("unknown service {service}")).into_http()),
         };
         match answer {

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use proa_etcd_api::EtcdError;
+use proa_etcd_api::command::Requester;
 use proa_etcd_api::etcdserverpb::watch_request::RequestUnion;
 use proa_etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use proa_etcd_store::auth::needs;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
@@ -17,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::pb::watch_server::Watch;
 use super::{Front, OVERHEAD_BYTES, refuse};
+use crate::auth::{Auth, Credentials};
 use crate::node::Node;
 use crate::watch::answer::Answer;
 use crate::watch::groups::Interest;
@@ -46,10 +49,14 @@ impl Watch for Front {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let credentials = Credentials::of(&request);
         let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
         let (queue, deliveries) = mpsc::channel(QUEUE_ANSWERS);
         let (failures, failure) = mpsc::channel(1);
         let stream = WatchStream {
+            node: self.node.clone(),
+            auth: Arc::clone(&self.auth),
+            credentials,
             hub: Arc::clone(&self.hub),
             queue,
             fragment_bytes: self.limits.request_bytes + OVERHEAD_BYTES,
@@ -116,10 +123,23 @@ async fn fail_without_leader(node: Node, patience: Duration, failures: mpsc::Sen
 struct Own {
     id: WatcherId,
     progress_notify: bool,
+    /// What it watches, and who it was granted to.
+    request: WatchCreateRequest,
+    by: Requester,
+}
+
+/// A refusal as clients look for it: the text of gRPC's error in Go.
+///
+/// Source: etcd's `ErrGRPCPermissionDenied.Error()`, which its client compares.
+fn reason_of(error: EtcdError) -> String {
+    format!("rpc error: code = {:?} desc = {error}", error.code())
 }
 
 /// The requests of one stream and its watchers.
 struct WatchStream {
+    node: Node,
+    auth: Arc<Auth>,
+    credentials: Credentials,
     hub: Arc<Hub>,
     queue: mpsc::Sender<Delivery>,
     fragment_bytes: usize,
@@ -138,6 +158,7 @@ impl Drop for WatchStream {
 
 impl WatchStream {
     async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+        let mut rights = self.node.auth();
         let mut progress = tokio::time::interval(PROGRESS_EVERY);
         // The first tick of an interval comes at once.
         progress.tick().await;
@@ -153,6 +174,7 @@ impl WatchStream {
                     Ok(None) => open = false,
                     Err(_) => return,
                 },
+                Ok(()) = rights.changed() => self.check_rights().await,
                 _ = progress.tick() => self.report_quiet_watchers(),
                 _ = retry.tick(), if self.owes_report => self.report_progress(),
                 () = self.queue.closed() => return,
@@ -174,16 +196,59 @@ impl WatchStream {
             Ok(watch_id) => watch_id,
             Err(error) => return self.refuse(&error.to_string()).await,
         };
+        let by = match self.admit(&request, None).await {
+            Ok(by) => by,
+            Err(error) => return self.refuse(&reason_of(error)).await,
+        };
         let Ok(interest) = Interest::new(&request) else {
             return self.refuse(EMPTY_RANGE).await;
         };
         let fragment_bytes = request.fragment.then_some(self.fragment_bytes);
         let outlet = Outlet { queue: self.queue.clone(), watch_id, fragment_bytes };
         let id = self.hub.add(interest, request.start_revision, outlet);
-        self.watchers.insert(watch_id, Own { id, progress_notify: request.progress_notify });
+        let progress_notify = request.progress_notify;
+        self.watchers.insert(watch_id, Own { id, progress_notify, request, by });
         // First "created", then the first event.
         self.say(WatchResponse { watch_id, created: true, ..WatchResponse::default() }).await;
         self.hub.release(id);
+    }
+
+    /// Who the watch is granted to; `known` is who it was granted to before.
+    async fn admit(
+        &self,
+        request: &WatchCreateRequest,
+        known: Option<&Requester>,
+    ) -> Result<Requester, EtcdError> {
+        let by = match known.filter(|by| !by.user.is_empty()) {
+            // A watch goes on when the token that it was made with ends.
+            Some(by) => by.clone(),
+            None => self.auth.identify(&self.credentials).await?,
+        };
+        self.auth.admit(&by, &needs::watch(request), &self.node.view())
+    }
+
+    /// Users or permissions have changed: ends the watches that their owners
+    /// may not have any more.
+    async fn check_rights(&mut self) {
+        let ids: Vec<i64> = self.watchers.keys().copied().collect();
+        for watch_id in ids {
+            let Some(own) = self.watchers.get(&watch_id) else { continue };
+            match self.admit(&own.request, Some(&own.by)).await {
+                Ok(by) => {
+                    if let Some(own) = self.watchers.get_mut(&watch_id) {
+                        own.by = by;
+                    }
+                }
+                Err(error) => {
+                    self.hub.remove(own.id);
+                    self.watchers.remove(&watch_id);
+                    let cancel_reason = reason_of(error);
+                    let canceled = true;
+                    self.say(WatchResponse { watch_id, canceled, cancel_reason, ..WatchResponse::default() })
+                        .await;
+                }
+            }
+        }
     }
 
     /// Source: etcd's `watchStream.Watch`: 0 asks for the next free number.

@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::Batch;
+use proa_etcd_api::command::auth_change::Change;
+use proa_etcd_api::command::command::Op;
+use proa_etcd_api::command::{AuthChange, Batch};
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_replica::eraftpb::{ConfState, Entry, EntryType};
@@ -18,7 +20,7 @@ use prost::Message as _;
 use super::meta;
 use super::outbox::Outbox;
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
-use super::types::{MembersChanged, ReadView};
+use super::types::{AuthStamp, MembersChanged, ReadView, TokenGranted};
 use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
 
@@ -186,9 +188,19 @@ impl<S: Storage> Applier<S> {
 
     /// Makes the state readable.
     pub(super) fn publish(&self) {
-        let head = lock(&self.shared.machine).head();
-        let view = ReadView { view: Arc::new(self.database().snapshot()), head, applied: self.applied.index };
+        let (head, auth) = {
+            let machine = lock(&self.shared.machine);
+            (machine.head(), machine.auth())
+        };
+        let stamp = AuthStamp { is_enabled: auth.is_enabled(), revision: auth.revision() };
+        let view = Arc::new(self.database().snapshot());
+        let view = ReadView { view, head, auth, applied: self.applied.index };
         self.shared.view.set(Some(Arc::new(view)));
+        self.shared.auth.send_if_modified(|known| {
+            let is_new = *known != stamp;
+            *known = stamp;
+            is_new
+        });
         let applied = self.applied.index;
         self.shared.status.send_if_modified(|status| {
             let is_new = status.applied != applied;
@@ -211,6 +223,9 @@ impl<S: Storage> Applier<S> {
             for (revision, events) in work.events {
                 sink(revision, Arc::new(events));
             }
+        }
+        if let Some(sink) = self.shared.tokens.get() {
+            work.tokens.into_iter().for_each(sink);
         }
         let mut done = Vec::new();
         {
@@ -370,6 +385,7 @@ struct Work {
     replies: Vec<(u64, Result<Reply, EtcdError>)>,
     events: Vec<(i64, Vec<Event>)>,
     changes: Vec<(Waiter<MembersChanged>, Result<Member, EtcdError>)>,
+    tokens: Vec<TokenGranted>,
     touches_members: bool,
 }
 
@@ -384,9 +400,17 @@ fn apply_normal(machine: &mut Machine, view: &dyn proa_etcd_store::View, entry: 
         return;
     };
     for proposal in batch.proposals {
-        let command = proposal.command.unwrap_or_default();
-        work.touches_members |= matches!(command.op, Some(proa_etcd_api::command::command::Op::Member(_)));
-        let outcome = machine.apply(view, &mut work.writes, &command);
+        let outcome = machine.apply_proposal(view, &mut work.writes, &proposal);
+        match proposal.command.and_then(|command| command.op) {
+            Some(Op::Member(_)) => work.touches_members = true,
+            Some(Op::Auth(AuthChange { change: Some(Change::TokenGrant(grant)) }))
+                if outcome.reply.is_ok() =>
+            {
+                let revision = machine.auth().revision();
+                work.tokens.push(TokenGranted { user: grant.user, digest: grant.digest, revision });
+            }
+            Some(_) | None => {}
+        }
         work.replies.push((proposal.id, outcome.reply));
         // Ending several leases takes a revision for each.
         for event in outcome.events {

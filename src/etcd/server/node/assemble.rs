@@ -20,7 +20,7 @@ use super::error::NodeError;
 use super::membership::Membership;
 use super::outbox::Outbox;
 use super::shared::{Shared, ToCore, ViewCell};
-use super::types::{NodeConfig, Status};
+use super::types::{AuthStamp, NodeConfig, Status};
 use super::writer::Writer;
 use crate::database::{CopiedFile, DatabaseError, Staged, Storage};
 use crate::log::disk::Disk;
@@ -63,7 +63,9 @@ pub(super) fn share<D: Disk, S>(
         machine: Mutex::new(booted.machine.clone()),
         members: Mutex::new(booted.members.values().cloned().collect()),
         status: watch::channel(status).0,
+        auth: watch::channel(AuthStamp::default()).0,
         sink: OnceLock::new(),
+        tokens: OnceLock::new(),
         answerer: OnceLock::new(),
         peers: OnceLock::new(),
         is_disk_low: AtomicBool::new(false),

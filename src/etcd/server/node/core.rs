@@ -351,7 +351,7 @@ impl Core {
         }
         let command = Command { op: Some(Op::Member(self.myself.clone())) };
         let id = self.shared.own_id();
-        let proposal = Proposal { id, command: Some(command) };
+        let proposal = Proposal { id, command: Some(command), requester: Some(super::handle::member()) };
         let (waiter, _nobody) = tokio::sync::oneshot::channel();
         lock(&self.shared.waiters).insert(id, waiter);
         self.hold(Pending { id, body: proposal.encode_to_vec().into(), origin: None });

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, Proposal};
+use proa_etcd_api::command::{Command, Proposal, Requester};
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_store::Reply;
 use prost::Message as _;
@@ -19,7 +19,9 @@ use super::boot::boot;
 use super::error::NodeError;
 use super::meta::Identity;
 use super::shared::{Shared, ToCore, lock};
-use super::types::{Answerer, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status};
+use super::types::{
+    Answerer, AuthStamp, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status, TokenSink,
+};
 use crate::peer::{Peers, PeersConfig};
 
 /// A running member. Clones are handles to the same one.
@@ -60,6 +62,24 @@ impl Node {
         Ok(())
     }
 
+    /// Proposes `command` for somebody who did not say who they are. With
+    /// authentication on that is refused but for what needs no user.
+    ///
+    /// # Errors
+    /// As [`Node::propose_for`].
+    pub async fn propose(&self, command: Command) -> Result<Reply, EtcdError> {
+        self.propose_for(None, command).await
+    }
+
+    /// Proposes what the member itself wants, whoever may do what: never what
+    /// a client has asked for.
+    ///
+    /// # Errors
+    /// As [`Node::propose_for`].
+    pub async fn propose_as_member(&self, command: Command) -> Result<Reply, EtcdError> {
+        self.propose_for(Some(member()), command).await
+    }
+
     /// Proposes `command` through the leader, wherever it is, and returns what
     /// came of it once it is applied here. It is applied at most once: it is
     /// proposed again only when the log proves that it was lost.
@@ -67,9 +87,13 @@ impl Node {
     /// # Errors
     /// The state machine's refusal; `TooManyRequests`, `NoSpace`: nothing
     /// happened; `Timeout`, `Stopped`: it may still happen.
-    pub async fn propose(&self, command: Command) -> Result<Reply, EtcdError> {
+    pub async fn propose_for(
+        &self,
+        requester: Option<Requester>,
+        command: Command,
+    ) -> Result<Reply, EtcdError> {
         let id = self.shared.own_id();
-        let body: Bytes = Proposal { id, command: Some(command) }.encode_to_vec().into();
+        let body: Bytes = Proposal { id, command: Some(command), requester }.encode_to_vec().into();
         let (waiter, done) = oneshot::channel();
         lock(&self.shared.waiters).insert(id, waiter);
         let _forget = Forget { shared: &self.shared, id };
@@ -107,6 +131,22 @@ impl Node {
     /// Where this member stands, now and whenever it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    /// How far users and permissions are, now and whenever they change.
+    pub fn auth(&self) -> watch::Receiver<AuthStamp> {
+        self.shared.auth.subscribe()
+    }
+
+    /// Whether requests need a user, as of the applied state: cheap to ask.
+    pub fn is_auth_enabled(&self) -> bool {
+        self.shared.auth.borrow().is_enabled
+    }
+
+    /// Takes the tokens that are granted. Can be set once; call it before
+    /// serving clients.
+    pub fn set_token_sink(&self, sink: TokenSink) {
+        let _ = self.shared.tokens.set(sink);
     }
 
     /// All members by id, as of the applied state.
@@ -196,6 +236,11 @@ impl Node {
         self.shared.release_waiters();
         self.shared.view.set(None);
     }
+}
+
+/// The requester of what a member wants by itself.
+pub(super) fn member() -> Requester {
+    Requester { is_member: true, ..Requester::default() }
 }
 
 /// Takes a waiter back when its client has gone.

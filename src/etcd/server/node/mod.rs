@@ -6,9 +6,11 @@
 //! ```text
 //! #[derive(Clone)] pub struct Node
 //! Node::start(NodeConfig) -> Result<Node, NodeError>
-//! async propose(&self, Command) -> Result<Reply, EtcdError>
+//! async propose(&self, Command) -> Result<Reply, EtcdError>     // for nobody in particular
+//! async propose_for(&self, Option<Requester>, Command) -> Result<Reply, EtcdError>
+//! async propose_as_member(&self, Command) -> Result<Reply, EtcdError> // never what a client wants
 //! async linearizable(&self) -> Result<(), EtcdError>
-//! view(&self) -> Arc<ReadView>                       // ReadView { view, head, applied }
+//! view(&self) -> Arc<ReadView>                       // ReadView { view, head, auth, applied }
 //! status(&self) -> tokio::sync::watch::Receiver<Status>
 //! members(&self) -> Vec<etcdserverpb::Member>         // by id
 //! set_event_sink(&self, EventSink)                    // Box<dyn Fn(i64 /* revision */, Arc<Vec<Event>>) + Send + Sync>
@@ -39,4 +41,7 @@ mod writer;
 pub use error::NodeError;
 pub use handle::{Node, is_member};
 pub use meta::write_durably;
-pub use types::{Answerer, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status};
+pub use types::{
+    Answerer, AuthStamp, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status,
+    TokenGranted, TokenSink,
+};

@@ -184,7 +184,10 @@ mod tests {
     #[test]
     fn a_batch_is_its_proposals_one_after_another() {
         let proposals: Vec<Proposal> = (1..=3)
-            .map(|id| Proposal { id, command: Some(Command { op: Some(Op::Member(Member::default())) }) })
+            .map(|id| {
+                let command = Some(Command { op: Some(Op::Member(Member::default())) });
+                Proposal { id, command, requester: None }
+            })
             .collect();
         let pending: Vec<Pending> = proposals
             .iter()

@@ -13,7 +13,9 @@ use proa_etcd_replica::Position;
 use proa_etcd_store::{Machine, Reply};
 use tokio::sync::{oneshot, watch};
 
-use super::types::{Answerer, EventSink, MemberChange, MembersChanged, ReadView, Status};
+use super::types::{
+    Answerer, AuthStamp, EventSink, MemberChange, MembersChanged, ReadView, Status, TokenSink,
+};
 use crate::peer::{Incoming, Peers};
 
 /// An answer somebody waits for.
@@ -59,7 +61,9 @@ pub(super) struct Shared {
     pub(super) machine: Mutex<Machine>,
     pub(super) members: Mutex<Vec<Member>>,
     pub(super) status: watch::Sender<Status>,
+    pub(super) auth: watch::Sender<AuthStamp>,
     pub(super) sink: OnceLock<EventSink>,
+    pub(super) tokens: OnceLock<TokenSink>,
     pub(super) answerer: OnceLock<Answerer>,
     pub(super) peers: OnceLock<Peers>,
     /// The log's file system is nearly full: no more proposals.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
-use proa_etcd_store::Head;
+use proa_etcd_store::{AuthState, Head};
 
 use crate::database::StoredView;
 
@@ -64,8 +64,19 @@ pub struct ReadView {
     pub view: Arc<dyn StoredView>,
     /// Revisions and other counters as of `applied`.
     pub head: Head,
+    /// Who may do what as of `applied`.
+    pub auth: Arc<AuthState>,
     /// Raft index of the last entry in this state.
     pub applied: u64,
+}
+
+/// How far users and permissions are: a new value for every change of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthStamp {
+    /// Whether requests need a user.
+    pub is_enabled: bool,
+    /// The auth revision.
+    pub revision: u64,
 }
 
 /// Where this member stands; a new value for every change.
@@ -134,6 +145,21 @@ pub struct MembersChanged {
 /// No events with a revision: a snapshot has replaced the state, and what
 /// happened up to that revision can be read from its history alone.
 pub type EventSink = Box<dyn Fn(i64, Arc<Vec<Event>>) + Send + Sync>;
+
+/// A user who was given a token; every member is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenGranted {
+    /// The user.
+    pub user: String,
+    /// SHA-256 of the token.
+    pub digest: bytes::Bytes,
+    /// The auth revision at which it was granted.
+    pub revision: u64,
+}
+
+/// Takes the tokens that are granted, on the applying thread, before the
+/// client that waits for one has it; must be quick.
+pub type TokenSink = Box<dyn Fn(TokenGranted) + Send + Sync>;
 
 /// Answers a question another member asked this one because it is the leader;
 /// called on a network thread and must not block.
