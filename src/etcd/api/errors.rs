@@ -127,6 +127,8 @@ errors! {
     NotSupportedForLearner = Unavailable "etcdserver: rpc not supported for learner";
     /// The member that is to lead is no voter.
     BadLeaderTransferee = FailedPrecondition "etcdserver: bad leader transferee";
+    /// The member that is to lead did not take over in time.
+    TimeoutLeaderTransfer = Unavailable "etcdserver: request timed out, leader transfer took too long";
     /// A watcher with this id exists on the stream.
     WatchIdExists = InvalidArgument "mvcc: duplicate watch ID provided on the WatchStream";
 

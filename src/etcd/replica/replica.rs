@@ -135,13 +135,9 @@ impl Replica {
         if raft.has_pending_conf() {
             return Err(ProposeError::ChangePending);
         }
-        if raft.prs().conf().learners().contains(&change.node_id)
-            && change.change_type == raft::eraftpb::ConfChangeType::AddNode
+        if change.change_type == raft::eraftpb::ConfChangeType::AddNode && !self.is_caught_up(change.node_id)
         {
-            let matched = raft.prs().get(change.node_id).map_or(0, |progress| progress.matched);
-            if matched.saturating_mul(10) < raft.raft_log.committed.saturating_mul(9) {
-                return Err(ProposeError::LearnerBehind);
-            }
+            return Err(ProposeError::LearnerBehind);
         }
         let mut entry = Entry::default();
         entry.set_entry_type(EntryType::EntryConfChange);
@@ -152,6 +148,42 @@ impl Replica {
         message.set_entries(vec![entry].into());
         self.raw.raft.step(message).map_err(|_| ProposeError::Full)?;
         Ok(self.last())
+    }
+
+    /// Whether an earlier membership change is not applied yet.
+    pub fn has_pending_change(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Whether `id` may vote as far as its log is concerned: it is no learner,
+    /// or holds nine tenths of what is committed. Known to the leader only.
+    ///
+    /// Source: etcd's `readyPercent`.
+    pub fn is_caught_up(&self, id: u64) -> bool {
+        let raft = &self.raw.raft;
+        if !raft.prs().conf().learners().contains(&id) {
+            return true;
+        }
+        let matched = raft.prs().get(id).map_or(0, |progress| progress.matched);
+        matched.saturating_mul(10) >= raft.raft_log.committed.saturating_mul(9)
+    }
+
+    /// The voter to hand leadership to: the one with the longest log of those
+    /// that were heard lately. `None` when this member does not lead, or is alone.
+    pub fn successor(&self) -> Option<u64> {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return None;
+        }
+        let conf = raft.prs().conf();
+        let is_able = |id: u64| id != raft.id && !conf.learners().contains(&id);
+        let able = raft.prs().iter().filter(|(id, progress)| is_able(**id) && progress.recent_active);
+        able.max_by_key(|(id, progress)| (progress.matched, **id)).map(|(id, _)| *id)
+    }
+
+    /// Ticks without a leader after which this member stands for election.
+    pub fn election_ticks(&self) -> usize {
+        self.config.election_ticks
     }
 
     fn may_propose(&self) -> Result<(), ProposeError> {

@@ -146,6 +146,8 @@ pub struct Config {
     pub election_ms: u64,
     /// `--snapshot-count`, log entries.
     pub snapshot_count: u64,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
     /// `--quota-backend-bytes`, with its default filled in.
     pub quota_bytes: u64,
     /// `--max-request-bytes`.
@@ -228,6 +230,7 @@ impl Config {
             heartbeat_ms,
             election_ms,
             snapshot_count: settings.parsed("snapshot-count"),
+            strict_reconfig: settings.parsed("strict-reconfig-check"),
             quota_bytes: match settings.parsed("quota-backend-bytes") {
                 0 => DEFAULT_QUOTA_BYTES,
                 bytes => bytes,

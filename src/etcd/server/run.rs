@@ -149,7 +149,10 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     tokio::spawn(tell_when_ready(config.clone(), node.clone()));
     let mut status = node.status();
     tokio::select! {
-        () = signals.stop() => Ok(()),
+        () = signals.stop() => {
+            node.hand_over().await;
+            Ok(())
+        }
         stopped = status.wait_for(|status| status.stopped.is_some()) => {
             let why = stopped.ok().and_then(|status| status.stopped.clone());
             Err(RunError::Stopped(why.unwrap_or_else(|| "the node has ended".into())))
@@ -177,7 +180,10 @@ async fn find_place(config: &Config, lan: Option<&LanConfig>) -> Result<Place, R
         });
     }
     Ok(Place::Member(match &config.start {
-        Start::Join(cluster) => Bootstrap::Join { members: cluster.0.clone() },
+        Start::Join(cluster) => {
+            let others = cluster.0.iter().filter(|(name, _)| **name != config.name);
+            Bootstrap::Join { others: others.flat_map(|(_, urls)| urls.clone()).collect() }
+        }
         Start::New(cluster) => Bootstrap::New { token: config.token.clone(), members: cluster.0.clone() },
         Start::Discover(_) => Bootstrap::Existing,
     }))
@@ -330,5 +336,6 @@ fn node_config(config: &Config, bootstrap: Bootstrap) -> NodeConfig {
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         snapshot_count: config.snapshot_count,
+        strict_reconfig: config.strict_reconfig,
     }
 }

@@ -94,7 +94,12 @@ pub const PROGRAM: Program = Program {
         setting("auth-token", "simple", "only simple", only_simple),
         setting("host-whitelist", "*", "only *", only_star),
         setting("cors", "*", "only *", only_star),
-        switch("strict-reconfig-check", "true", UNUSED, checks::boolean),
+        switch(
+            "strict-reconfig-check",
+            "true",
+            "refuse changes of the membership that endanger the quorum",
+            checks::boolean,
+        ),
         switch("pre-vote", "true", UNUSED, checks::boolean),
         switch("enable-v2", "false", "the v2 API is not served yet", only_false),
         switch("debug", "false", "only false: use --log-level=debug", only_false),

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proa_etcd_api::command::{Command, command::Op};
-use proa_etcd_api::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use proa_etcd_api::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
 use proa_etcd_store::Reply;
 
+use crate::database::Size;
 use crate::node::Node;
 
 /// How often the disk is looked at.
@@ -19,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What must stay free on the disk: the 32 MiB below which the log takes nothing
 /// at all, not even what makes room, and what can be written between two looks.
 const FREE_BYTES: u64 = 96 << 20;
+/// The database's files may take this many times the quota while deleted data
+/// waits to be given back: merging rewrites at most all of it once.
+const MOST_TIMES_QUOTA: u64 = 2;
 /// Of the quota and of [`FREE_BYTES`], what must be regained before writes are
 /// taken again, so that the alarm does not flutter.
 const REGAIN_PERCENT: u64 = 5;
@@ -27,13 +31,17 @@ const REGAIN_PERCENT: u64 = 5;
 #[derive(Debug, Default)]
 pub struct Space {
     low: AtomicBool,
-    database_bytes: AtomicU64,
+    total_bytes: AtomicU64,
+    in_use_bytes: AtomicU64,
 }
 
 /// One look at the disk.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    database_bytes: u64,
+    /// Bytes of the database's files.
+    total_bytes: u64,
+    /// What of them is not merely waiting to be given back.
+    in_use_bytes: u64,
     free_bytes: u64,
 }
 
@@ -45,42 +53,58 @@ impl Space {
 
     /// Bytes of the database on the disk.
     pub fn database_bytes(&self) -> u64 {
-        self.database_bytes.load(Ordering::Relaxed)
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How large the database is, as last seen.
+    pub fn size(&self) -> Size {
+        Size {
+            total_bytes: self.total_bytes.load(Ordering::Relaxed),
+            in_use_bytes: self.in_use_bytes.load(Ordering::Relaxed),
+        }
     }
 }
 
 /// Whether room is short, given whether it was.
+///
+/// What has been deleted and compacted comes back by itself a little later, so
+/// the quota counts what is in use; but the disk must bear the rest meanwhile.
 fn is_short(was_short: bool, seen: Seen, quota_bytes: u64) -> bool {
     let regained = if was_short { REGAIN_PERCENT } else { 0 };
     let most = quota_bytes - quota_bytes / 100 * regained;
     let least_free = FREE_BYTES + FREE_BYTES / 100 * regained;
-    seen.database_bytes > most || seen.free_bytes < least_free
+    let is_full = seen.in_use_bytes > most || seen.total_bytes > most.saturating_mul(MOST_TIMES_QUOTA);
+    is_full || seen.free_bytes < least_free
 }
 
 /// Looks at the disk for as long as the process lives, and keeps this member's
 /// alarm in step with what it sees.
 pub async fn watch(space: Arc<Space>, node: Node, folder: std::path::PathBuf, quota_bytes: u64) {
-    // An alarm of an earlier run may still be raised.
-    let mut raised = None;
     loop {
-        let look = folder.clone();
-        match tokio::task::spawn_blocking(move || look_at(&look)).await {
+        let (look, at) = (folder.clone(), node.clone());
+        match tokio::task::spawn_blocking(move || look_at(&look, at.view().view.size().in_use_bytes)).await {
             Ok(Ok(seen)) => {
-                space.database_bytes.store(seen.database_bytes, Ordering::Relaxed);
+                space.total_bytes.store(seen.total_bytes, Ordering::Relaxed);
+                space.in_use_bytes.store(seen.in_use_bytes, Ordering::Relaxed);
                 space.low.store(is_short(space.is_low(), seen, quota_bytes), Ordering::Relaxed);
             }
             Ok(Err(error)) => tracing::warn!("{}: {error}", folder.display()),
             Err(_) => return,
         }
-        let low = space.is_low();
-        if raised != Some(low) && set_alarm(&node, low).await {
-            if low || raised.is_some() {
-                tracing::warn!("alarm NOSPACE is {}", if low { "raised" } else { "cleared" });
-            }
-            raised = Some(low);
+        // Compared with what is raised, not with what was done last: an alarm
+        // may be of an earlier run, and somebody may have cleared it by hand.
+        let (low, raised) = (space.is_low(), has_raised(&node));
+        if raised != low && set_alarm(&node, low).await {
+            tracing::warn!("alarm NOSPACE is {}", if low { "raised" } else { "cleared" });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn has_raised(node: &Node) -> bool {
+    let us = node.status().borrow().member_id;
+    let is_ours = |alarm: &AlarmMember| alarm.member_id == us && alarm.alarm == AlarmType::Nospace as i32;
+    node.alarms().iter().any(is_ours)
 }
 
 async fn set_alarm(node: &Node, on: bool) -> bool {
@@ -90,8 +114,8 @@ async fn set_alarm(node: &Node, on: bool) -> bool {
     matches!(node.propose_as_member(Command { op: Some(Op::Alarm(request)) }).await, Ok(Reply::Alarm(_)))
 }
 
-fn look_at(folder: &Path) -> io::Result<Seen> {
-    Ok(Seen { database_bytes: size_of(folder)?, free_bytes: free_bytes(folder)? })
+fn look_at(folder: &Path, in_use_bytes: u64) -> io::Result<Seen> {
+    Ok(Seen { total_bytes: size_of(folder)?, in_use_bytes, free_bytes: free_bytes(folder)? })
 }
 
 /// Bytes of all files below `folder`.
@@ -129,16 +153,18 @@ mod tests {
         let quota = 2 * GIB;
         #[rustfmt::skip]
         let rows = [
-            ("plenty",              false, GIB,               GIB,             false),
-            ("quota exceeded",      false, quota + 1,         GIB,             true),
-            ("just below again",    true,  quota - 1,         GIB,             true),
-            ("well below",          true,  quota / 100 * 94,  GIB,             false),
-            ("disk nearly full",    false, GIB,               FREE_BYTES - 1,  true),
-            ("a little room again", true,  GIB,               FREE_BYTES + 1,  true),
-            ("room again",          true,  GIB,               2 * FREE_BYTES,  false),
+            ("plenty",              false, GIB,               GIB,       GIB,             false),
+            ("quota exceeded",      false, quota + 1,         quota + 1, GIB,             true),
+            ("just below again",    true,  quota - 1,         quota - 1, GIB,             true),
+            ("well below",          true,  quota / 100 * 94,  quota,     GIB,             false),
+            ("much to give back",   false, GIB,               2 * quota, GIB,             false),
+            ("too much of it",      false, GIB,               5 * GIB,   GIB,             true),
+            ("disk nearly full",    false, GIB,               GIB,       FREE_BYTES - 1,  true),
+            ("a little room again", true,  GIB,               GIB,       FREE_BYTES + 1,  true),
+            ("room again",          true,  GIB,               GIB,       2 * FREE_BYTES,  false),
         ];
-        for (name, was_short, database_bytes, free_bytes, want) in rows {
-            let seen = Seen { database_bytes, free_bytes };
+        for (name, was_short, in_use_bytes, total_bytes, free_bytes, want) in rows {
+            let seen = Seen { total_bytes, in_use_bytes, free_bytes };
             assert_eq!(is_short(was_short, seen, quota), want, "{name}");
         }
     }
@@ -149,8 +175,8 @@ mod tests {
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         std::fs::write(folder.path().join("a"), [0; 10]).unwrap();
         std::fs::write(folder.path().join("sub/b"), [0; 5]).unwrap();
-        let seen = look_at(folder.path()).unwrap();
-        assert_eq!(seen.database_bytes, 15);
+        let seen = look_at(folder.path(), 7).unwrap();
+        assert_eq!((seen.total_bytes, seen.in_use_bytes), (15, 7));
         assert!(seen.free_bytes > 0);
     }
 }

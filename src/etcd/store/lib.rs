@@ -46,7 +46,7 @@ pub use history::{History, events};
 pub use keys::{RAFT_PREFIX, VERSION_SUFFIX_BYTES};
 pub use leases::lease_keys;
 pub use machine::{Corrupt, Machine, Outcome, Reply};
-pub use members::{forget_member, members, record_member};
+pub use members::{members, record_member};
 pub use range::range;
 pub use record::{Head, LeaseRecord};
 pub use scrub::{Scrub, scrub};

@@ -5,7 +5,7 @@
 //! writes or forgets the record here in the same batch.
 
 use crate::keys;
-use crate::machine::{Corrupt, Reply};
+use crate::machine::{Corrupt, Machine, Reply};
 use crate::view::{Overlay, View, Writes};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::Member;
@@ -27,9 +27,18 @@ pub fn record_member(writes: &mut Writes, member: &Member) {
     writes.put(keys::member(member.id), member.encode_to_vec());
 }
 
-/// Forgets a member that was removed.
-pub fn forget_member(writes: &mut Writes, id: u64) {
-    writes.delete(keys::member(id));
+impl Machine {
+    /// Forgets a member that was removed, and its alarms: nobody is left to
+    /// clear them.
+    pub fn forget_member(&mut self, writes: &mut Writes, id: u64) {
+        writes.delete(keys::member(id));
+        self.alarms.retain(|&(member, kind)| {
+            if member == id {
+                writes.delete(keys::alarm(member, kind));
+            }
+            member != id
+        });
+    }
 }
 
 /// A member says its name and client URLs. A member that was removed

@@ -1,5 +1,6 @@
 //! Keys and values.
 
+use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Requester, command::Op};
 use proa_etcd_api::etcdserverpb::request_op::Request as Inner;
 use proa_etcd_api::etcdserverpb::{
@@ -20,6 +21,9 @@ impl Kv for Front {
         let request = request.into_inner();
         proa_etcd_store::check_range(&request).map_err(refuse)?;
         if !request.serializable {
+            if self.node.status().borrow().is_learner {
+                return Err(refuse(EtcdError::NotSupportedForLearner));
+            }
             self.node.linearizable().await.map_err(refuse)?;
         }
         // What may be read is decided by the state that is read.

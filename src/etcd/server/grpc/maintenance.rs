@@ -2,9 +2,9 @@
 
 use proa_etcd_api::command::{Command, command::Op};
 use proa_etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
 use proa_etcd_store::{Need, Reply};
 use tonic::codegen::BoxStream;
@@ -32,19 +32,14 @@ impl Maintenance for Front {
         let by = self.caller(&request).await?;
         self.admit_now(&by, &[Need::User])?;
         let status = self.node.status().borrow().clone();
-        let mut errors = Vec::new();
-        if status.leader_id == 0 {
-            errors.push("etcdserver: no leader".to_owned());
-        }
-        if self.space.is_low() {
-            errors.push("alarm:NOSPACE ".to_owned());
-        }
-        let size_bytes = i64::try_from(self.space.database_bytes()).unwrap_or(i64::MAX);
+        let errors = status_errors(status.leader_id, &self.node.alarms());
+        let size = self.space.size();
+        let bytes = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         Ok(Response::new(StatusResponse {
             header: Some(self.header(self.node.view().head.revision)),
             version: PROTOCOL_VERSION.to_owned(),
-            db_size: size_bytes,
-            db_size_in_use: size_bytes,
+            db_size: bytes(size.total_bytes),
+            db_size_in_use: bytes(size.in_use_bytes.min(size.total_bytes)),
             leader: status.leader_id,
             raft_index: status.committed,
             raft_applied_index: status.applied,
@@ -64,9 +59,17 @@ impl Maintenance for Front {
         Ok(Response::new(DefragmentResponse { header: Some(self.header(0)) }))
     }
 
+    /// The database's files differ between members that hold the same, so what
+    /// is hashed is what it says: every key at the newest revision.
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         self.admit_root(&request).await?;
-        Err(Status::unimplemented("the database has no hash of its own: ask for HashKV"))
+        let now = self.node.view();
+        let head = now.head;
+        let hash = blocking(move || proa_etcd_store::hash_kv(&now.view, now.head, 0)).await?;
+        Ok(Response::new(HashResponse {
+            header: Some(self.header(head.revision)),
+            hash: hash.map_err(refuse)?,
+        }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
@@ -98,8 +101,20 @@ impl Maintenance for Front {
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         self.admit_root(&request).await?;
-        Err(Status::unimplemented("moving the leader is not served yet"))
+        self.node.move_leader(request.into_inner().target_id).await.map_err(refuse)?;
+        Ok(Response::new(MoveLeaderResponse { header: Some(self.header(0)) }))
     }
+}
+
+/// What is wrong with the cluster, in etcd's words: the text of `ErrNoLeader`,
+/// and each alarm as the text form of its message.
+fn status_errors(leader_id: u64, alarms: &[AlarmMember]) -> Vec<String> {
+    let no_leader = (leader_id == 0).then(|| proa_etcd_api::EtcdError::NoLeader.text().to_owned());
+    let alarm = |alarm: &AlarmMember| {
+        let kind = AlarmType::try_from(alarm.alarm).map_or("NONE", |kind| kind.as_str_name());
+        format!("memberID:{} alarm:{kind} ", alarm.member_id)
+    };
+    no_leader.into_iter().chain(alarms.iter().map(alarm)).collect()
 }
 
 impl Front {

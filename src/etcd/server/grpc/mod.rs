@@ -156,9 +156,20 @@ fn takes_space(op: &Op) -> bool {
     }
 }
 
+/// What a member without a vote answers; of ranges only those that may be old.
+///
+/// Source: etcd's `isRPCSupportedForLearner` and its stream interceptor.
+fn serves_as_learner(path: &str) -> bool {
+    matches!(
+        path,
+        "/etcdserverpb.KV/Range" | "/etcdserverpb.Maintenance/Status" | "/etcdserverpb.Maintenance/Snapshot"
+    )
+}
+
 /// The services behind one door.
 #[derive(Clone)]
 pub struct Services {
+    front: Arc<Front>,
     kv: KvServer<Front>,
     watch: WatchServer<Front>,
     lease: LeaseServer<Front>,
@@ -174,8 +185,10 @@ impl Services {
     pub fn new(front: &Arc<Front>) -> Self {
         let bytes = front.limits.request_bytes + OVERHEAD_BYTES;
         let queues = Arc::new(Queues { front: Arc::clone(front) });
+        let shared = Arc::clone(front);
         let front = || Arc::clone(front);
         Self {
+            front: shared,
             kv: KvServer::from_arc(front()).max_decoding_message_size(bytes),
             watch: WatchServer::from_arc(front()).max_decoding_message_size(bytes),
             lease: LeaseServer::from_arc(front()).max_decoding_message_size(bytes),
@@ -201,6 +214,9 @@ impl Services {
     /// Answers one gRPC request, wherever it comes from.
     pub async fn call(&mut self, request: http::Request<Body>) -> http::Response<Body> {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        if self.front.node.status().borrow().is_learner && !serves_as_learner(request.uri().path()) {
+            return refuse(EtcdError::NotSupportedForLearner).into_http();
+        }
         // The generated services are always ready: no need to ask them.
         let answer = match service {
             "etcdserverpb.KV" => self.kv.call(request).await,

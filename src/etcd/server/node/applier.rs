@@ -14,9 +14,10 @@ use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_replica::eraftpb::{ConfState, Entry, EntryType};
 use proa_etcd_replica::{Position, SnapshotWanted};
-use proa_etcd_store::{Machine, Overlay, Reply, Writes, forget_member, record_member, scrub};
+use proa_etcd_store::{Machine, Overlay, Reply, Writes, record_member, scrub};
 use prost::Message as _;
 
+use super::changes::ChangeDone;
 use super::meta;
 use super::outbox::Outbox;
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
@@ -35,6 +36,8 @@ pub(super) enum ToApplier {
     Entries(Vec<Decided>),
     /// Let these go once the index is applied.
     Reads(u64, Vec<Waiter<()>>),
+    /// Flush the database, for the log to be cut: room is short.
+    Flush,
     /// Make a copy of the state for a follower.
     Copy(SnapshotWanted),
     /// Replace the state by a snapshot.
@@ -52,7 +55,7 @@ pub(super) struct Decided {
 /// A membership change as the raft thread decided it.
 pub(super) struct Changed {
     pub(super) outcome: Result<Accepted, EtcdError>,
-    pub(super) waiter: Option<Waiter<MembersChanged>>,
+    pub(super) done: Option<ChangeDone>,
 }
 
 /// A membership change that took place.
@@ -121,6 +124,7 @@ impl<S: Storage> Applier<S> {
                 self.reads.push((index, waiters));
                 self.release_reads();
             }
+            ToApplier::Flush => self.flush(),
             ToApplier::Copy(wanted) => self.copy(wanted),
             ToApplier::Install { staged, done } => self.install(staged, &done),
             ToApplier::Stop => return false,
@@ -142,7 +146,7 @@ impl<S: Storage> Applier<S> {
                 self.applied = Position::of(&decided.entry);
                 self.uncompacted_bytes += decided.entry.data.len() as u64;
                 match decided.change {
-                    Some(changed) => self.apply_change(changed, &mut work),
+                    Some(changed) => self.apply_change(changed, &mut machine, &mut work),
                     None => apply_normal(&mut machine, &view, &decided.entry, &mut work),
                 }
             }
@@ -158,12 +162,12 @@ impl<S: Storage> Applier<S> {
         self.flush_when_due();
     }
 
-    fn apply_change(&mut self, changed: Changed, work: &mut Work) {
+    fn apply_change(&mut self, changed: Changed, machine: &mut Machine, work: &mut Work) {
         let outcome = changed.outcome.map(|accepted| {
             self.members = accepted.members;
             match accepted.removed {
                 Some(removed) => {
-                    forget_member(&mut work.writes, accepted.member.id);
+                    machine.forget_member(&mut work.writes, accepted.member.id);
                     meta::put_removed(&mut work.writes, removed);
                 }
                 None => {
@@ -183,7 +187,7 @@ impl<S: Storage> Applier<S> {
             accepted.member
         });
         work.touches_members = true;
-        work.changes.extend(changed.waiter.map(|waiter| (waiter, outcome)));
+        work.changes.extend(changed.done.map(|done| (done, outcome)));
     }
 
     /// Makes the state readable.
@@ -241,9 +245,8 @@ impl<S: Storage> Applier<S> {
             }
         }
         let members = lock(&self.shared.members).clone();
-        for (waiter, outcome) in work.changes {
-            let changed = outcome.map(|member| MembersChanged { member, members: members.clone() });
-            let _ = waiter.send(changed);
+        for (done, outcome) in work.changes {
+            done(outcome.map(|member| MembersChanged { member, members: members.clone() }));
         }
         let _ = self.shared.core.send(ToCore::Applied { position: self.applied, done });
     }
@@ -264,6 +267,11 @@ impl<S: Storage> Applier<S> {
         if entries < self.snapshot_count && self.uncompacted_bytes < MAX_UNCOMPACTED_BYTES {
             return;
         }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let entries = self.applied.index.saturating_sub(self.compacted);
         // Of large entries fewer are kept: by their mean size since the last time.
         let kept_by_size = entries.saturating_mul(KEPT_BYTES) / self.uncompacted_bytes.max(1);
         self.compacted = self.applied.index;
@@ -384,7 +392,7 @@ struct Work {
     writes: Writes,
     replies: Vec<(u64, Result<Reply, EtcdError>)>,
     events: Vec<(i64, Vec<Event>)>,
-    changes: Vec<(Waiter<MembersChanged>, Result<Member, EtcdError>)>,
+    changes: Vec<(ChangeDone, Result<Member, EtcdError>)>,
     tokens: Vec<TokenGranted>,
     touches_members: bool,
 }

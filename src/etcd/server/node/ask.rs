@@ -10,7 +10,6 @@ use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::{Member, MemberListResponse};
 use prost::Message as _;
-use tokio::sync::oneshot;
 
 use super::shared::{Shared, ToCore, lock};
 use super::types::{MemberChange, MembersChanged};
@@ -112,16 +111,9 @@ pub(super) fn answer_here(
         (Ok(USER), Some(answerer)) => reply(answerer(body)),
         (Ok(CHANGE), _) => match decode_change(body) {
             Some(change) => {
-                let (waiter, done) = oneshot::channel();
-                let _ = shared.core.send(ToCore::Change(change, waiter));
-                // Membership changes are rare, so a thread may wait for one.
-                let wait = move || {
-                    let changed = done.blocking_recv().unwrap_or(Err(EtcdError::Stopped));
-                    reply(changed.map(encode_changed));
-                };
-                if let Err(error) = std::thread::Builder::new().name("etcd-change".into()).spawn(wait) {
-                    tracing::warn!("cannot start a thread for a membership change: {error}");
-                }
+                let done = Box::new(move |changed: Result<_, _>| reply(changed.map(encode_changed)));
+                // When the member ends, whoever asked gives up in time.
+                let _ = shared.core.send(ToCore::Change(change, done));
             }
             None => reply(Err(EtcdError::MemberBadUrls)),
         },

@@ -3,6 +3,7 @@
 //! What they stand on is an argument: real files, RocksDB and TCP in
 //! [`super::Node::start`], the simulation's own in its tests.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, channel};
@@ -112,6 +113,8 @@ pub(super) fn assemble<D: Disk, S: Storage>(
         shared: shared.clone(),
         applier: to_applier.clone(),
         inbox: writer_inbox,
+        backlog: VecDeque::new(),
+        holding: None,
     };
     let applier = Applier {
         database: Some(database),
@@ -147,6 +150,7 @@ pub(super) fn assemble<D: Disk, S: Storage>(
             client_urls: config.advertise_client_urls.clone(),
             is_learner: false,
         },
+        is_strict: config.strict_reconfig,
     });
     Ok(Threads { core, writer, applier })
 }

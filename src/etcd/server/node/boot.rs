@@ -15,6 +15,7 @@ use super::types::{Bootstrap, NodeConfig};
 use crate::database::{Database, DatabaseOptions, Storage};
 use crate::log::disk::{Disk, Files};
 use crate::log::{Log, LogOptions, Recovered};
+use crate::peer::question;
 
 /// Where the log of a new cluster starts: all first members hold this entry
 /// already, it stands for the initial configuration.
@@ -32,10 +33,31 @@ pub(super) struct Booted<D: Disk = Files, S = Database> {
     pub(super) removed: Vec<u64>,
 }
 
-/// The first members of a new cluster.
+/// What a new data dir begins with.
 struct Initial {
     identity: Identity,
     members: Vec<Member>,
+    /// Where the log begins.
+    position: Position,
+    /// Who votes as of there.
+    conf_state: ConfState,
+}
+
+impl Initial {
+    /// What its database starts with.
+    pub(super) fn state(&self) -> Writes {
+        let mut writes = Writes::default();
+        meta::put_position(&mut writes, self.position, &self.conf_state);
+        self.members.iter().for_each(|member| record_member(&mut writes, member));
+        writes
+    }
+
+    /// The first members of a new cluster, all of whom begin alike.
+    pub(super) fn founding(identity: Identity, members: Vec<Member>) -> Self {
+        let voters = members.iter().map(|member| member.id).collect();
+        let conf_state = ConfState { voters, ..ConfState::default() };
+        Self { identity, members, position: FIRST, conf_state }
+    }
 }
 
 /// Opens the member in the data dir, or makes a new one there.
@@ -64,10 +86,12 @@ fn initial(config: &NodeConfig) -> Result<Initial, NodeError> {
             let dir = config.data_dir.display();
             Err(NodeError::Config(format!("{dir} holds no member; give --initial-cluster to start one")))
         }
-        Bootstrap::Join { .. } => Err(NodeError::Config(
-            "--initial-cluster-state=existing: joining a running cluster is not supported".to_owned(),
-        )),
-        Bootstrap::New { token, members } => initial_of_flags(config, token, members),
+        Bootstrap::Join { others } => initial_of_join(config, others),
+        Bootstrap::New { token, members } => {
+            let initial = initial_of_flags(config, token, members)?;
+            refuse_second_life(config, &initial)?;
+            Ok(initial)
+        }
         Bootstrap::Founded(founded) => initial_of_founding(config, founded),
     }
 }
@@ -108,7 +132,90 @@ fn initial_of_flags(
     if distinct.len() != members.len() {
         return Err(NodeError::Config("two members of --initial-cluster have the same peer URLs".to_owned()));
     }
-    Ok(Initial { identity: Identity { cluster_id, member_id: ids::member_id(mine, token, None) }, members })
+    let identity = Identity { cluster_id, member_id: ids::member_id(mine, token, None) };
+    Ok(Initial::founding(identity, members))
+}
+
+/// Refuses to begin anew where this member has lived before: it may have
+/// promised what it does not know any more. Whoever of the others runs knows it;
+/// at the birth of a cluster nobody does.
+///
+/// Source: etcd's `isMemberBootstrapped`.
+fn refuse_second_life(config: &NodeConfig, initial: &Initial) -> Result<(), NodeError> {
+    let Identity { cluster_id, member_id } = initial.identity;
+    let others = initial.members.iter().filter(|member| member.id != member_id);
+    for url in others.flat_map(|member| &member.peer_urls) {
+        let Ok(known) = question::ask_members(url) else { continue };
+        let is_gone = !known.members.iter().any(|member| member.id == member_id);
+        if known.cluster_id == cluster_id && (is_gone || known.has_run(member_id)) {
+            let name = &config.name;
+            return Err(NodeError::Config(format!(
+                "member {member_id:x} has already been bootstrapped, but {} is empty; replace it: etcdctl \
+                 member remove {member_id:x}, etcdctl member add {name} --learner --peer-urls={}, then start \
+                 it with --initial-cluster-state=existing",
+                config.data_dir.display(),
+                config.advertise_peer_urls.join(",")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Learns from the running members which of them this is to be.
+fn initial_of_join(config: &NodeConfig, others: &[String]) -> Result<Initial, NodeError> {
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    let own = sorted(&config.advertise_peer_urls);
+    let mut trouble = vec!["--initial-cluster names nobody else".to_owned()];
+    let mut cluster = None;
+    for url in others {
+        let known = match question::ask_members(url) {
+            Ok(known) => known,
+            Err(error) => {
+                trouble.push(format!("{url}: {error}"));
+                continue;
+            }
+        };
+        let cluster_id = known.cluster_id;
+        cluster = Some(cluster_id);
+        let Some(mine) = known.members.iter().find(|member| sorted(&member.peer_urls) == own).cloned() else {
+            continue;
+        };
+        if known.has_run(mine.id) {
+            return Err(NodeError::Config(format!(
+                "member {:x} of cluster {cluster_id:x} has run before, but {} is empty; replace it: etcdctl \
+                 member remove {:x}, then etcdctl member add {} --learner --peer-urls={}",
+                mine.id,
+                config.data_dir.display(),
+                mine.id,
+                config.name,
+                own.join(",")
+            )));
+        }
+        // Empty: the leader sends all there is, and who votes with it.
+        return Ok(Initial {
+            identity: Identity { cluster_id, member_id: mine.id },
+            members: known.members,
+            position: Position::default(),
+            conf_state: ConfState::default(),
+        });
+    }
+    let urls = own.join(",");
+    Err(NodeError::Config(match cluster {
+        Some(cluster_id) => format!(
+            "cluster {cluster_id:x} has no member with the peer URLs {urls}; add it first: etcdctl member add \
+             {} --learner --peer-urls={urls}",
+            config.name
+        ),
+        None => format!(
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given \
+             URLs ({})",
+            trouble.last().expect("there is one to begin with")
+        ),
+    }))
 }
 
 fn initial_of_founding(config: &NodeConfig, founded: &Founded) -> Result<Initial, NodeError> {
@@ -125,10 +232,17 @@ fn initial_of_founding(config: &NodeConfig, founded: &Founded) -> Result<Initial
         ..Member::default()
     };
     let members = founded.members.values().map(member).collect();
-    Ok(Initial { identity: Identity { cluster_id: founded.cluster_id, member_id: mine.id }, members })
+    Ok(Initial::founding(Identity { cluster_id: founded.cluster_id, member_id: mine.id }, members))
 }
 
-/// Makes log and database of a first member. The identity is written last: a
+/// What the database of each first member starts with.
+#[cfg(test)]
+#[allow(dead_code, reason = "what members start with whose disks are no files")]
+pub(super) fn first_state(members: &[Member]) -> Writes {
+    Initial::founding(Identity { cluster_id: 0, member_id: 0 }, members.to_vec()).state()
+}
+
+/// Makes log and database of a new member. The identity is written last: a
 /// crash before it leaves a data dir in which nobody has lived yet.
 fn create(layout: &Layout, initial: &Initial) -> Result<(), NodeError> {
     for path in [layout.log(), layout.database()] {
@@ -138,21 +252,13 @@ fn create(layout: &Layout, initial: &Initial) -> Result<(), NodeError> {
             Err(source) => return Err(NodeError::Io { action: "empty", path, source }),
         }
     }
-    drop(Log::create(&layout.log(), LogOptions::default(), (FIRST.index, FIRST.term))?);
+    let Position { index, term } = initial.position;
+    drop(Log::create(&layout.log(), LogOptions::default(), (index, term))?);
     let database = Database::open(&layout.database(), DatabaseOptions::default())?;
-    database.write(&first_state(&initial.members));
+    database.write(&initial.state());
     database.flush(meta::POSITION);
     database.close()?;
     layout.write_identity(initial.identity)
-}
-
-/// What the database of each first member starts with.
-pub(super) fn first_state(members: &[Member]) -> Writes {
-    let mut writes = Writes::default();
-    let voters = members.iter().map(|member| member.id).collect();
-    meta::put_position(&mut writes, FIRST, &ConfState { voters, ..ConfState::default() });
-    members.iter().for_each(|member| record_member(&mut writes, member));
-    writes
 }
 
 fn open(layout: Layout, identity: Identity) -> Result<Booted, NodeError> {

@@ -12,16 +12,16 @@ use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, Proposal, command::Op};
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_replica::eraftpb::{Entry, EntryType, MessageType};
-use proa_etcd_replica::{Output, Position, ProposeError, Replica, Role, Standing, Write, decode_conf_change};
+use proa_etcd_replica::{Output, Position, Replica, Role, Standing, Write, decode_conf_change};
 use prost::Message as _;
 
 use super::applier::{Accepted, Changed, Decided, ToApplier};
 use super::ask;
+use super::changes::Changes;
 use super::membership::Membership;
 use super::outbox::Outbox;
 use super::proposals::{MAX_PENDING, Origin, Pending};
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
-use super::types::{MemberChange, MembersChanged};
 use super::writer::ToWriter;
 use crate::database::CopiedFile;
 use crate::peer::Incoming;
@@ -50,6 +50,8 @@ pub(super) struct Core {
     pub(super) membership: Membership,
     /// What this member says about itself once there is a leader.
     pub(super) myself: Member,
+    /// Unsafe changes of the membership are refused.
+    pub(super) is_strict: bool,
     pub(super) state: State,
 }
 
@@ -63,11 +65,12 @@ pub(super) struct State {
     /// they never will be, and are proposed again.
     pub(super) outstanding: HashMap<u64, (u64, Bytes)>,
     reads: BTreeMap<u64, Waiter<()>>,
-    changes: HashMap<u64, Waiter<MembersChanged>>,
-    next_change: u64,
+    pub(super) changes: Changes,
+    /// The tick in which each member was last heard.
+    pub(super) heard: BTreeMap<u64, u64>,
     received: Option<(Position, Vec<CopiedFile>, Receiving)>,
     copying: bool,
-    ticks: u64,
+    pub(super) ticks: u64,
     farewell: Option<u64>,
     /// Removed members that are still sent to, until this tick: who asked for
     /// its own removal is owed an answer.
@@ -86,15 +89,27 @@ pub(super) struct Parts {
     pub(super) tick: Duration,
     pub(super) membership: Membership,
     pub(super) myself: Member,
+    pub(super) is_strict: bool,
 }
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { replica, shared, peers, clock, writer, applier, inbox, tick, membership, myself } = parts;
+        let Parts {
+            replica,
+            shared,
+            peers,
+            clock,
+            writer,
+            applier,
+            inbox,
+            tick,
+            membership,
+            myself,
+            is_strict,
+        } = parts;
         let member_id = myself.id;
-        // Changes are numbered apart from those of earlier boots and of others.
-        let next_change = shared.next_id.load(Ordering::Relaxed) ^ member_id;
-        let state = State { next_change, ..State::default() };
+        let mut state = State::default();
+        state.changes.next_token = shared.next_id.load(Ordering::Relaxed) ^ member_id;
         Self {
             replica,
             shared,
@@ -107,6 +122,7 @@ impl Core {
             member_id,
             membership,
             myself,
+            is_strict,
             state,
         }
     }
@@ -154,6 +170,7 @@ impl Core {
     /// What follows the inputs that were taken.
     pub(super) fn turn(&mut self) {
         self.submit();
+        self.start_changes();
         self.perform();
     }
 
@@ -163,9 +180,7 @@ impl Core {
         for waiter in std::mem::take(&mut self.state.reads).into_values() {
             let _ = waiter.send(Err(EtcdError::Stopped));
         }
-        for (_, waiter) in self.state.changes.drain() {
-            let _ = waiter.send(Err(EtcdError::Stopped));
-        }
+        self.state.changes.end(EtcdError::Stopped);
     }
 
     /// Takes one input; `false` ends the member.
@@ -179,7 +194,13 @@ impl Core {
                     self.state.reads.insert(self.replica.read_index(), waiter);
                 }
             }
-            ToCore::Change(change, waiter) => self.on_change(&change, waiter),
+            ToCore::Change(change, done) => self.on_change(change, done),
+            ToCore::Transfer { to } => self.on_transfer(to),
+            ToCore::HandOver => {
+                if let Some(successor) = self.replica.successor() {
+                    self.on_transfer(successor);
+                }
+            }
             ToCore::Peer(incoming) => return self.on_peer(incoming),
             ToCore::Synced { number, installed } => self.on_synced(number, installed),
             ToCore::Applied { position, done } => self.on_applied(position, &done),
@@ -190,28 +211,6 @@ impl Core {
             ToCore::Stop => return false,
         }
         true
-    }
-
-    fn on_change(&mut self, change: &MemberChange, waiter: Waiter<MembersChanged>) {
-        self.state.next_change = self.state.next_change.wrapping_add(1);
-        let token = self.state.next_change;
-        let proposed = self.membership.plan(change, token, (self.clock)()).and_then(|planned| {
-            self.replica.propose_conf_change(&planned).map_err(|error| match error {
-                ProposeError::NotLeader { .. } | ProposeError::Transferring => EtcdError::NotLeader,
-                ProposeError::Full => EtcdError::TooManyRequests,
-                // etcd's word for «one change at a time».
-                ProposeError::ChangePending => EtcdError::Unhealthy,
-                ProposeError::LearnerBehind => EtcdError::LearnerNotReady,
-            })
-        });
-        match proposed {
-            Ok(_) => {
-                self.state.changes.insert(token, waiter);
-            }
-            Err(error) => {
-                let _ = waiter.send(Err(error));
-            }
-        }
     }
 
     fn on_peer(&mut self, incoming: Incoming) -> bool {
@@ -229,6 +228,7 @@ impl Core {
                 self.state.received = Some((position, files, hold));
                 return self.step(message);
             }
+            Incoming::Question { question, source, reply } => self.on_stranger(question, source, reply),
             Incoming::Removed => {
                 self.shared
                     .fail("this member was removed from the cluster; its data dir is of no use any more");
@@ -239,6 +239,9 @@ impl Core {
     }
 
     fn on_frame(&mut self, from: u64, frame: Frame) -> bool {
+        if self.membership.members.contains_key(&from) {
+            self.state.heard.insert(from, self.state.ticks);
+        }
         match frame {
             // A snapshot travels on a connection of its own, with its files.
             Frame::Raft(message) if message.msg_type == MessageType::MsgSnapshot => {}
@@ -291,6 +294,7 @@ impl Core {
             for id in std::mem::take(&mut self.state.outstanding).into_keys() {
                 self.answer(id, EtcdError::Timeout);
             }
+            self.state.changes.end(EtcdError::Timeout);
             self.membership.members = members.into_iter().map(|member| (member.id, member)).collect();
             self.membership.removed = removed.into_iter().collect();
             self.set_peers();
@@ -411,6 +415,7 @@ impl Core {
     /// Membership changes take effect here, on the thread that owns raft, in
     /// the log's order; the applier stores what came of them.
     fn decide(&mut self, entry: Entry) -> Decided {
+        self.state.changes.lose_before(entry.term);
         if entry.entry_type == EntryType::EntryNormal {
             return Decided { entry, change: None };
         }
@@ -436,10 +441,11 @@ impl Core {
         if outcome.is_ok() {
             self.set_peers();
         }
-        Decided { entry, change: Some(Changed { outcome, waiter: self.state.changes.remove(&token) }) }
+        Decided { entry, change: Some(Changed { outcome, done: self.state.changes.take(token) }) }
     }
 
-    fn set_peers(&self) {
+    fn set_peers(&mut self) {
+        self.state.heard.retain(|id, _| self.membership.members.contains_key(id));
         let others = self.membership.members.values().filter(|member| member.id != self.member_id);
         let departing = self.state.departing.iter().map(|(id, (_, urls))| (*id, urls.clone()));
         let urls = others.map(|member| (member.id, member.peer_urls.clone())).chain(departing).collect();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, Proposal, Requester};
-use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_api::etcdserverpb::{AlarmMember, Member};
 use proa_etcd_store::Reply;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
@@ -23,6 +23,11 @@ use super::types::{
     Answerer, AuthStamp, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status, TokenSink,
 };
 use crate::peer::{Peers, PeersConfig};
+
+/// Pause before the leader is asked again, when there is none at the moment.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Longest time that a stop is held up for another leader.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// A running member. Clones are handles to the same one.
 #[derive(Clone)]
@@ -189,14 +194,13 @@ impl Node {
         }
         let id = self.shared.own_id();
         lock(&self.shared.asked).insert(id, waiter);
+        let _forget = ForgetQuestion { shared: &self.shared, id };
         let sent = self
             .shared
             .peers
             .get()
             .is_some_and(|peers| peers.send(leader, &crate::peer::frame::Frame::Ask { id, body }));
-        let answer = if sent { self.wait(done).await } else { Err(EtcdError::NoLeader) };
-        lock(&self.shared.asked).remove(&id);
-        answer
+        if sent { self.wait(done).await } else { Err(EtcdError::NoLeader) }
     }
 
     /// Sets who answers questions when this member leads. Can be set once.
@@ -207,10 +211,61 @@ impl Node {
     /// Changes the membership, through the leader.
     ///
     /// # Errors
-    /// etcd's refusals (see [`EtcdError`]); `Unhealthy` while another change
-    /// is on its way; those of [`Node::ask_leader`].
+    /// etcd's refusals (see [`EtcdError`]); those of [`Node::ask_leader`].
     pub async fn change_members(&self, change: MemberChange) -> Result<MembersChanged, EtcdError> {
-        ask::decode_changed(self.ask(ask::of_change(&change)).await?)
+        let question = ask::of_change(&change);
+        let deadline = Instant::now() + Duration::from_millis(self.shared.request_timeout_ms);
+        loop {
+            match self.ask(question.clone()).await {
+                // Nothing was done, and there will be another leader: this one
+                // may have handed over just because it is to be removed.
+                Err(EtcdError::NotLeader | EtcdError::NoLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(error) => return Err(error),
+                Ok(answer) => return ask::decode_changed(answer),
+            }
+        }
+    }
+
+    /// Hands leadership to the voter `to`; returns when it leads.
+    ///
+    /// # Errors
+    /// `NotLeader` when this member does not lead, `BadLeaderTransferee` when
+    /// `to` is no voter, `TimeoutLeaderTransfer`.
+    pub async fn move_leader(&self, to: u64) -> Result<(), EtcdError> {
+        let mut status = self.status();
+        if !status.borrow().is_leader {
+            return Err(EtcdError::NotLeader);
+        }
+        if !self.members().iter().any(|member| member.id == to && !member.is_learner) {
+            return Err(EtcdError::BadLeaderTransferee);
+        }
+        self.shared.core.send(ToCore::Transfer { to }).map_err(|_| EtcdError::Stopped)?;
+        let limit = Duration::from_millis(self.shared.request_timeout_ms);
+        match timeout(limit, status.wait_for(|status| status.leader_id == to)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(EtcdError::Stopped),
+            Err(_) => Err(EtcdError::TimeoutLeaderTransfer),
+        }
+    }
+
+    /// Before a stop: if this member leads, lets another one lead first, so
+    /// that the cluster need not wait for an election. Tries for a moment only.
+    pub async fn hand_over(&self) {
+        let mut status = self.status();
+        let (is_leader, us) = (status.borrow().is_leader, status.borrow().member_id);
+        if !is_leader || self.shared.core.send(ToCore::HandOver).is_err() {
+            return;
+        }
+        let has_moved = |status: &Status| status.leader_id != us && status.leader_id != 0;
+        // If nobody takes over in time the others elect as after a crash.
+        let _ = timeout(HAND_OVER, status.wait_for(has_moved)).await;
+    }
+
+    /// The alarms raised by members, as of the applied state.
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        lock(&self.shared.machine).alarms()
     }
 
     /// Replaces the addresses a peer is dialed at, learned from a beacon.
@@ -252,6 +307,18 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         lock(&self.shared.waiters).remove(&self.id);
+    }
+}
+
+/// Takes a question back when whoever asked has gone.
+struct ForgetQuestion<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for ForgetQuestion<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.asked).remove(&self.id);
     }
 }
 

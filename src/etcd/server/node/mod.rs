@@ -18,6 +18,9 @@
 //! async ask_leader(&self, Bytes) -> Result<Bytes, EtcdError>
 //! set_answerer(&self, Answerer)                       // Box<dyn Fn(Bytes) -> Result<Bytes, EtcdError> + Send + Sync>
 //! async change_members(&self, MemberChange) -> Result<MembersChanged, EtcdError>
+//! async move_leader(&self, u64) -> Result<(), EtcdError>
+//! async hand_over(&self)                              // before a stop
+//! alarms(&self) -> Vec<AlarmMember>                   // of the applied state
 //! stop(self)                                          // joins threads, drops the database
 //! ```
 
@@ -25,7 +28,9 @@ mod applier;
 mod ask;
 mod assemble;
 mod boot;
+mod changes;
 mod core;
+mod entry;
 mod error;
 mod handle;
 mod membership;

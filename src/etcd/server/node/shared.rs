@@ -13,9 +13,8 @@ use proa_etcd_replica::Position;
 use proa_etcd_store::{Machine, Reply};
 use tokio::sync::{oneshot, watch};
 
-use super::types::{
-    Answerer, AuthStamp, EventSink, MemberChange, MembersChanged, ReadView, Status, TokenSink,
-};
+use super::changes::ChangeDone;
+use super::types::{Answerer, AuthStamp, EventSink, MemberChange, ReadView, Status, TokenSink};
 use crate::peer::{Incoming, Peers};
 
 /// An answer somebody waits for.
@@ -28,7 +27,11 @@ pub(super) enum ToCore {
     /// Answer when what is committed now is applied.
     Read(Waiter<()>),
     /// Change the membership; only the leader can.
-    Change(MemberChange, Waiter<MembersChanged>),
+    Change(MemberChange, ChangeDone),
+    /// Hand leadership to this member, if this one leads.
+    Transfer { to: u64 },
+    /// Hand leadership to the best of the others, if this one leads.
+    HandOver,
     /// Something from a peer.
     Peer(Incoming),
     /// The write is on the disk; it ended with this snapshot in place.

@@ -46,6 +46,7 @@ impl Cluster {
             heartbeat_ms: 50,
             election_ms: 500,
             snapshot_count,
+            strict_reconfig: true,
         };
         let configs: Vec<NodeConfig> = (0..count).map(config).collect();
         let nodes = configs.iter().map(|config| Some(Node::start(config.clone()).unwrap())).collect();
@@ -313,6 +314,7 @@ fn contradictions_are_named_before_anything_is_written() {
         heartbeat_ms: 100,
         election_ms: 1_000,
         snapshot_count: 10_000,
+        strict_reconfig: true,
     };
     let named = |name: &str, url: &str| BTreeMap::from([(name.to_owned(), vec![url.to_owned()])]);
     let new = |members| Bootstrap::New { token: "t".into(), members };

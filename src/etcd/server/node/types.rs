@@ -34,6 +34,9 @@ pub struct NodeConfig {
     pub election_ms: u64,
     /// Entries behind which the log is compacted (`--snapshot-count`).
     pub snapshot_count: u64,
+    /// Changes of the membership that endanger the quorum are refused
+    /// (`--strict-reconfig-check`).
+    pub strict_reconfig: bool,
 }
 
 /// How a member with a new data dir finds its cluster.
@@ -53,8 +56,8 @@ pub enum Bootstrap {
     /// The cluster runs and has added this member: `--initial-cluster` with
     /// state `existing`.
     Join {
-        /// `--initial-cluster`: name to peer URLs, this member included.
-        members: BTreeMap<String, Vec<String>>,
+        /// Peer URLs of others, of which at least one must answer.
+        others: Vec<String>,
     },
 }
 

@@ -1,11 +1,12 @@
 //! The thread that waits for the disk: everything that gathered while one
 //! fsync ran goes into the next.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proa_etcd_replica::eraftpb::{Entry, HardState};
 use proa_etcd_replica::{Position, Write};
@@ -45,13 +46,18 @@ pub(super) struct Writer<D: Disk> {
     pub(super) shared: Arc<Shared>,
     pub(super) applier: Sender<ToApplier>,
     pub(super) inbox: Receiver<ToWriter>,
+    /// What arrived while a write waited for room.
+    pub(super) backlog: VecDeque<ToWriter>,
+    /// Keeps another snapshot from being received into the folders that this
+    /// one's installation moves and removes.
+    pub(super) holding: Option<Receiving>,
 }
 
 impl<D: Disk> Writer<D> {
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
         prefer_this_thread();
-        let mut next = self.inbox.recv().ok();
+        let mut next = self.wait();
         while let Some(job) = next.take() {
             match job {
                 ToWriter::Write(write) => match self.write(write) {
@@ -74,6 +80,9 @@ impl<D: Disk> Writer<D> {
     /// notice that there is room again.
     fn wait(&mut self) -> Option<ToWriter> {
         loop {
+            if let Some(job) = self.backlog.pop_front() {
+                return Some(job);
+            }
             if !self.shared.is_disk_low.load(Ordering::Relaxed) {
                 return self.inbox.recv().ok();
             }
@@ -90,7 +99,30 @@ impl<D: Disk> Writer<D> {
             tracing::warn!("{error}");
         }
         let is_low = self.log.room().map_or(true, |room| room.low);
-        self.shared.is_disk_low.store(is_low, Ordering::Relaxed);
+        self.set_disk_low(is_low);
+    }
+
+    /// Notes whether room is short. When it becomes so, the database is flushed:
+    /// that lets the log give up segments.
+    fn set_disk_low(&mut self, is_low: bool) {
+        let was_low = self.shared.is_disk_low.swap(is_low, Ordering::Relaxed);
+        if is_low && !was_low {
+            // The applier ends only with the member.
+            let _ = self.applier.send(ToApplier::Flush);
+        }
+    }
+
+    /// Waits a while for room. Segments that the database has no need of are
+    /// given up meanwhile, before the writes that wait for their space: what is
+    /// compacted was applied, so it lies before anything that is not written yet.
+    fn make_room(&mut self) {
+        let deadline = Instant::now() + FULL_PAUSE;
+        while let Ok(job) = self.inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match job {
+                ToWriter::Compact { index } => return self.compact(index),
+                other => self.backlog.push_back(other),
+            }
+        }
     }
 
     /// Writes `first` and all that waits behind it; returns the job that ends
@@ -99,19 +131,19 @@ impl<D: Disk> Writer<D> {
         let mut joined = Joined::new(first);
         let mut other = None;
         while joined.size_bytes < MAX_JOINED_BYTES {
-            match self.inbox.try_recv() {
-                Ok(ToWriter::Write(write)) => match joined.join(write) {
+            match self.backlog.pop_front().or_else(|| self.inbox.try_recv().ok()) {
+                Some(ToWriter::Write(write)) => match joined.join(write) {
                     Ok(()) => {}
                     Err(write) => {
                         other = Some(ToWriter::Write(write));
                         break;
                     }
                 },
-                Ok(job) => {
+                Some(job) => {
                     other = Some(job);
                     break;
                 }
-                Err(_) => break,
+                None => break,
             }
         }
         let receipt = self.append(&joined.entries, joined.hard_state.as_ref())?;
@@ -131,9 +163,9 @@ impl<D: Disk> Writer<D> {
                     return None;
                 }
                 Err(error @ LogError::NoSpace { .. }) => {
-                    self.shared.is_disk_low.store(true, Ordering::Relaxed);
+                    self.set_disk_low(true);
                     tracing::error!("{error}; trying again");
-                    std::thread::sleep(FULL_PAUSE);
+                    self.make_room();
                 }
                 Err(error) => abort(&error),
             }
@@ -168,7 +200,7 @@ impl<D: Disk> Writer<D> {
             .begin_installing(position.index)
             .and_then(|()| Ok((self.verify)(&self.layout.database(), files)?))
             .unwrap_or_else(|error| abort(&error));
-        drop(hold);
+        self.holding = Some(hold);
         let (done, installed) = channel();
         // The applier ends only with the member.
         self.applier.send(ToApplier::Install { staged, done }).ok()?;
@@ -184,6 +216,7 @@ impl<D: Disk> Writer<D> {
         let receipt = self.append(&write.entries, write.hard_state.as_ref())?;
         self.layout.end_installing().unwrap_or_else(|error| abort(&error));
         self.tell(receipt, write.number, Some(installed));
+        self.holding = None;
         Some(())
     }
 

@@ -27,14 +27,18 @@ pub enum Purpose {
     Frames,
     /// One snapshot; apart, so that it delays nothing.
     Snapshot,
+    /// One question of somebody who is no member yet.
+    Question,
 }
+
+const PURPOSES: [Purpose; 3] = [Purpose::Frames, Purpose::Snapshot, Purpose::Question];
 
 /// The dialer's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshake {
     /// What the connection is for.
     pub purpose: Purpose,
-    /// The dialer's cluster.
+    /// The dialer's cluster; 0 from somebody who asks for it.
     pub cluster_id: u64,
     /// The dialer.
     pub from: u64,
@@ -90,7 +94,7 @@ impl Handshake {
         let mut out = [0; HANDSHAKE_BYTES];
         out[..8].copy_from_slice(&MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_be_bytes());
-        out[10] = u8::from(self.purpose == Purpose::Snapshot);
+        out[10] = PURPOSES.iter().position(|purpose| *purpose == self.purpose).expect("all are listed") as u8;
         let words = [self.cluster_id, self.from, self.to, self.boot, self.count];
         for (slot, word) in out[11..].chunks_exact_mut(8).zip(words) {
             slot.copy_from_slice(&word.to_be_bytes());
@@ -109,11 +113,7 @@ impl Handshake {
         if bytes[8..10] != VERSION.to_be_bytes() {
             return Err(Malformed("version"));
         }
-        let purpose = match bytes[10] {
-            0 => Purpose::Frames,
-            1 => Purpose::Snapshot,
-            _ => return Err(Malformed("purpose")),
-        };
+        let purpose = *PURPOSES.get(usize::from(bytes[10])).ok_or(Malformed("purpose"))?;
         let at = |index: usize| word(&bytes[11 + index * 8..][..8]);
         Ok(Self { purpose, cluster_id: at(0), from: at(1), to: at(2), boot: at(3), count: at(4) })
     }
@@ -289,9 +289,9 @@ mod tests {
         }
 
         #[test]
-        fn handshakes_survive_the_round_trip(words: [u64; 5], is_snapshot: bool) {
+        fn handshakes_survive_the_round_trip(words: [u64; 5], purpose in 0..PURPOSES.len()) {
             let [cluster_id, from, to, boot, count] = words;
-            let purpose = if is_snapshot { Purpose::Snapshot } else { Purpose::Frames };
+            let purpose = PURPOSES[purpose];
             let handshake = Handshake { purpose, cluster_id, from, to, boot, count };
             prop_assert_eq!(Handshake::decode(&handshake.encode()).unwrap(), handshake);
         }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::frame::{Frame, HANDSHAKE_BYTES, Handshake, MAX_FRAME_BYTES, Purpose, Verdict};
+use super::question;
 use super::snapshot::{self, Receiving};
 use super::{Incoming, Shared, lock};
 
@@ -80,9 +81,14 @@ async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
             drop(shared);
             let stream = stream.into_std()?;
             stream.set_nonblocking(false)?;
-            let received =
-                tokio::task::spawn_blocking(move || snapshot::receive(stream, &database, hold, &inbox)).await;
+            let receive = move || snapshot::receive(stream, &handshake, &database, hold, &inbox);
+            let received = tokio::task::spawn_blocking(receive).await;
             received.map_err(io::Error::other)?
+        }
+        (Purpose::Question, _) => {
+            let source = stream.peer_addr()?.ip();
+            drop(shared);
+            question::answer(stream, source, &weak).await
         }
         (Purpose::Snapshot, None) | (Purpose::Frames, _) => {
             let epoch = (handshake.boot, handshake.count);
@@ -134,8 +140,12 @@ impl Shared {
 
     /// Decides on a handshake, and makes it the current one of its peer.
     fn judge(&self, handshake: &Handshake) -> Verdict {
-        if handshake.cluster_id != self.config.cluster_id {
+        let asks_for_cluster = handshake.purpose == Purpose::Question && handshake.cluster_id == 0;
+        if handshake.cluster_id != self.config.cluster_id && !asks_for_cluster {
             return Verdict::OtherCluster;
+        }
+        if handshake.purpose == Purpose::Question {
+            return Verdict::Welcome;
         }
         if handshake.to != self.config.member_id || handshake.from == self.config.member_id {
             return Verdict::OtherMember;

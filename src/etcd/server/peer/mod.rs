@@ -10,6 +10,7 @@
 pub mod frame;
 mod incoming;
 mod outgoing;
+pub mod question;
 mod queue;
 pub mod snapshot;
 pub mod wire;
@@ -56,6 +57,15 @@ pub enum Incoming {
         to: u64,
         /// Whether it has all of it.
         delivered: bool,
+    },
+    /// Somebody who is no member asks this one.
+    Question {
+        /// What.
+        question: question::Question,
+        /// The address it asks from.
+        source: std::net::IpAddr,
+        /// Takes the answer.
+        reply: question::Reply,
     },
     /// The others say that this member was removed.
     Removed,

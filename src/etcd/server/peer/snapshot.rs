@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proa_etcd_replica::eraftpb::Message;
+use proa_etcd_replica::eraftpb::{Message, MessageType};
 use sha2::{Digest, Sha256};
 
 use super::frame::{ANSWER_BYTES, Handshake, Verdict};
@@ -80,7 +80,11 @@ pub(super) fn send(
     if done[0] == DONE { Ok(()) } else { Err(io::Error::other("the receiver did not confirm")) }
 }
 
-fn dial(urls: &[String]) -> io::Result<TcpStream> {
+/// Connects to the first of `urls` that takes a connection.
+///
+/// # Errors
+/// Why the last one did not.
+pub(super) fn dial(urls: &[String]) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known");
     for url in urls {
         let address = authority(url).map_err(io::Error::other)?;
@@ -104,6 +108,7 @@ fn dial(urls: &[String]) -> io::Result<TcpStream> {
 /// The first I/O error, or what was wrong with the data; then nothing is handed on.
 pub(super) fn receive(
     mut stream: TcpStream,
+    handshake: &Handshake,
     database: &Path,
     hold: Receiving,
     inbox: &Inbox,
@@ -119,6 +124,7 @@ pub(super) fn receive(
     let mut header = vec![0; length as usize];
     stream.read_exact(&mut header)?;
     let (message, files) = decode_header(Bytes::from(header)).map_err(io::Error::other)?;
+    check_message(&message, handshake)?;
     let total = files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size_bytes));
     if total > MAX_SNAPSHOT_BYTES {
         return Err(io::Error::other(format!("a snapshot of {total} bytes")));
@@ -131,6 +137,19 @@ pub(super) fn receive(
     }
     inbox(Incoming::Snapshot { message, files, hold });
     stream.write_all(&[DONE])
+}
+
+/// Raft's message must be about a snapshot, from whom the connection is and to
+/// this member: nothing else may come this way.
+fn check_message(message: &Message, handshake: &Handshake) -> io::Result<()> {
+    if message.msg_type != MessageType::MsgSnapshot || !message.has_snapshot() {
+        return Err(io::Error::other(format!("{:?} came in place of a snapshot", message.msg_type)));
+    }
+    if (message.from, message.to) != (handshake.from, handshake.to) {
+        let (from, to) = (message.from, message.to);
+        return Err(io::Error::other(format!("the snapshot is from member {from:x} to member {to:x}")));
+    }
+    Ok(())
 }
 
 fn receive_file(stream: &mut TcpStream, path: &Path, file: &CopiedFile) -> io::Result<()> {
@@ -209,6 +228,25 @@ mod tests {
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode_header(Bytes::from(bytes));
         }
+    }
+
+    #[test]
+    fn only_a_snapshot_of_its_member_comes_this_way() {
+        let purpose = super::super::frame::Purpose::Snapshot;
+        let handshake = Handshake { purpose, cluster_id: 1, from: 2, to: 3, boot: 4, count: 5 };
+        let mut good = Message { from: 2, to: 3, msg_type: MessageType::MsgSnapshot, ..Message::default() };
+        good.mut_snapshot().mut_metadata().index = 7;
+        assert!(check_message(&good, &handshake).is_ok());
+        let mut bare = good.clone();
+        bare.take_snapshot();
+        bare.clear_snapshot();
+        let others = [
+            Message { from: 9, ..good.clone() },
+            Message { to: 9, ..good.clone() },
+            Message { msg_type: MessageType::MsgAppend, ..good },
+            bare,
+        ];
+        assert!(others.iter().all(|message| check_message(message, &handshake).is_err()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use proa_etcd_api::etcdserverpb::alarm_request::AlarmAction;
-use proa_etcd_store::{forget_member, members, record_member};
+use proa_etcd_store::{members, record_member};
 
 fn alarm(action: AlarmAction, member_id: u64, alarm: AlarmType) -> Op {
     Op::Alarm(AlarmRequest { action: action as i32, member_id, alarm: alarm as i32 })
@@ -83,7 +83,17 @@ fn a_member_tells_its_name_only_while_it_is_one() {
     let want = Member { name: said.name, client_urls: said.client_urls, ..added };
     assert_eq!(members(&store.view), Ok(vec![want]));
     let mut writes = Writes::default();
-    forget_member(&mut writes, 3);
+    store.machine.forget_member(&mut writes, 3);
     store.view.apply(&writes);
     assert_eq!(members(&store.view), Ok(vec![]));
+}
+
+#[test]
+fn the_alarms_of_a_removed_member_end_with_it() {
+    let raise = |member| alarm(AlarmAction::Activate, member, AlarmType::Nospace);
+    let mut store = Store::after([raise(3), raise(4)]);
+    let mut writes = Writes::default();
+    store.machine.forget_member(&mut writes, 3);
+    store.view.apply(&writes);
+    assert_eq!(told(&mut store, alarm(AlarmAction::Get, 0, AlarmType::None)), [(4, 1)]);
 }
