@@ -48,6 +48,34 @@ pub struct Member {
 }
 
 impl Member {
+    /// A member that is not started yet: its data below `folder`, `flags` last.
+    pub fn new(folder: &Path, name: &str, peer_url: &str, initial_cluster: &str, flags: &[&str]) -> Self {
+        let client_url = free_url();
+        let data_dir = folder.join(name);
+        let mut args = vec![
+            format!("--name={name}"),
+            format!("--data-dir={}", data_dir.display()),
+            format!("--listen-client-urls={client_url}"),
+            format!("--advertise-client-urls={client_url}"),
+            format!("--listen-peer-urls={peer_url}"),
+            format!("--initial-advertise-peer-urls={peer_url}"),
+            format!("--initial-cluster={initial_cluster}"),
+        ];
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let log = folder.join(format!("{name}.log"));
+        Self { name: name.to_owned(), client_url, data_dir, args, log, child: None }
+    }
+
+    /// Adds flags for the next start; the last of two equal ones counts.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = Command::new(proa())
@@ -118,20 +146,7 @@ impl Cluster {
         let peers: Vec<String> = (0..size).map(|_| free_url()).collect();
         let list: Vec<String> = peers.iter().enumerate().map(|(n, url)| format!("m{n}={url}")).collect();
         let member = |(number, peer): (usize, &String)| {
-            let client_url = free_url();
-            let data_dir = folder.join(format!("m{number}"));
-            let mut args = vec![
-                format!("--name=m{number}"),
-                format!("--data-dir={}", data_dir.display()),
-                format!("--listen-client-urls={client_url}"),
-                format!("--advertise-client-urls={client_url}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--initial-cluster={}", list.join(",")),
-            ];
-            args.extend(more.iter().map(|flag| (*flag).to_owned()));
-            let log = folder.join(format!("m{number}.log"));
-            Member { name: format!("m{number}"), client_url, data_dir, args, log, child: None }
+            Member::new(folder, &format!("m{number}"), peer, &list.join(","), more)
         };
         let mut members: Vec<Member> = peers.iter().enumerate().map(member).collect();
         members.iter_mut().for_each(Member::start);
