@@ -34,7 +34,9 @@ pub fn check(command: &Command, max_txn_ops: usize) -> Result<(), EtcdError> {
             | Op::LeaseCheckpoint(_)
             | Op::Alarm(_)
             | Op::Member(_)
-            | Op::Auth(_),
+            | Op::Auth(_)
+            | Op::V2Write(_)
+            | Op::V2Expire(_),
         )
         | None => Ok(()),
     }

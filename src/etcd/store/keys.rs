@@ -8,6 +8,7 @@
 //! | `l` | lease id, user key | nothing |
 //! | `A` | head, users, roles by name | who may do what |
 //! | `M` | names | heads, alarms, members; `M/raft/` is the server's |
+//! | `V` | see `v2/keys.rs` | the v2 tree |
 //!
 //! All versions of a key lie together, newest first: the newest is one seek
 //! away, and so is the one visible at a revision. The escape keeps the order

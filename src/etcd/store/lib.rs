@@ -33,6 +33,7 @@ mod record;
 mod revision;
 mod scrub;
 mod txn;
+pub mod v2;
 mod view;
 mod walk;
 

@@ -7,15 +7,17 @@ use crate::range;
 use crate::record::{Head, LeaseRecord};
 use crate::revision::Revision;
 use crate::txn::{self, Chosen};
+use crate::v2;
 use crate::view::{Overlay, View, Writes};
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{AuthChange, Command, Proposal, Requester, command::Op};
+use proa_etcd_api::command::{AuthChange, Command, Proposal, Requester, V2Event, command::Op, v2_write::Kind};
 use proa_etcd_api::etcdserverpb::{
     AlarmMember, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeResponse,
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest,
     TxnResponse,
 };
 use proa_etcd_api::mvccpb::Event;
+use proa_etcd_api::v2::V2Error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ pub struct Machine {
     pub(crate) leases: BTreeMap<i64, LeaseRecord>,
     pub(crate) alarms: BTreeSet<(u64, i32)>,
     pub(crate) auth: Arc<AuthState>,
+    v2: v2::Head,
 }
 
 /// What came of a command.
@@ -40,6 +43,14 @@ pub struct Outcome {
     /// anyway; who did not ask for it must not be sent it. Keys and values of
     /// puts share the buffer of the command: copy what is kept for long.
     pub events: Vec<Event>,
+    /// What v2 watchers are to see, by ascending index.
+    pub v2_events: Vec<V2Event>,
+}
+
+impl Outcome {
+    fn without_events(reply: Result<Reply, EtcdError>) -> Self {
+        Self { reply, events: Vec::new(), v2_events: Vec::new() }
+    }
 }
 
 /// An answer, its header empty but for the revision.
@@ -58,6 +69,10 @@ pub enum Reply {
     Auth,
     /// A member's name and URLs were recorded.
     Member,
+    /// The v2 tree was changed, or refused to be.
+    V2(Result<V2Event, V2Error>),
+    /// So many v2 nodes were ended.
+    V2Expired(usize),
     /// An empty command did nothing.
     Nothing,
 }
@@ -99,7 +114,7 @@ impl Machine {
         for key in view.keys(keys::ALARM, &keys::after_slash(keys::ALARM)) {
             alarms.insert(keys::split_alarm(&key).ok_or(Corrupt { what: "alarm", key })?);
         }
-        Ok(Self { head, leases, alarms, auth: Arc::new(AuthState::load(view)?) })
+        Ok(Self { head, leases, alarms, auth: Arc::new(AuthState::load(view)?), v2: v2::head(view)? })
     }
 
     /// Who may do what, as of the last command: cheap to keep beside a view.
@@ -121,12 +136,12 @@ impl Machine {
         let nobody = Requester::default();
         let requester = proposal.requester.as_ref().unwrap_or(&nobody);
         let Some(command) = &proposal.command else {
-            return Outcome { reply: Ok(Reply::Nothing), events: Vec::new() };
+            return Outcome::without_events(Ok(Reply::Nothing));
         };
         if let Some(op) = command.op.as_ref().filter(|_| self.auth.is_enabled()) {
             let overlay = Overlay { base: view, writes };
             if let Err(error) = authorise(&self.auth, requester, &needs::command(op), &overlay) {
-                return Outcome { reply: Err(error), events: Vec::new() };
+                return Outcome::without_events(Err(error));
             }
         }
         self.apply(view, writes, command)
@@ -143,12 +158,12 @@ impl Machine {
     /// If the view holds an entry that this crate did not write.
     pub fn apply(&mut self, view: &dyn View, writes: &mut Writes, command: &Command) -> Outcome {
         let Some(op) = &command.op else {
-            return Outcome { reply: Ok(Reply::Nothing), events: Vec::new() };
+            return Outcome::without_events(Ok(Reply::Nothing));
         };
         if let Err(error) = self.admit(op) {
-            return Outcome { reply: Err(error), events: Vec::new() };
+            return Outcome::without_events(Err(error));
         }
-        let mut events = Vec::new();
+        let (mut events, mut v2_events) = (Vec::new(), Vec::new());
         let reply = match op {
             Op::Put(request) => self.put(view, writes, request, &mut events),
             Op::DeleteRange(request) => {
@@ -164,8 +179,17 @@ impl Machine {
             Op::Alarm(request) => Ok(Reply::Alarm(self.alarm(writes, request))),
             Op::Member(member) => crate::members::publish(view, writes, member),
             Op::Auth(change) => self.change_auth(writes, change),
+            Op::V2Write(request) => {
+                let done = v2::write(view, writes, &mut self.v2, request);
+                v2_events.extend(done.iter().filter(|event| !event.refresh).cloned());
+                Ok(Reply::V2(done))
+            }
+            Op::V2Expire(request) => {
+                v2_events = v2::expire(view, writes, &mut self.v2, request);
+                Ok(Reply::V2Expired(v2_events.len()))
+            }
         };
-        Outcome { reply, events }
+        Outcome { reply, events, v2_events }
     }
 
     /// The raised alarms, by member.
@@ -185,7 +209,8 @@ impl Machine {
         let (takes_space, touches_keys) = match op {
             Op::Put(_) | Op::LeaseGrant(_) => (true, true),
             Op::Txn(request) => (check::puts(request), true),
-            Op::DeleteRange(_) | Op::Compaction(_) | Op::LeaseRevoke(_) => (false, true),
+            Op::DeleteRange(_) | Op::Compaction(_) | Op::LeaseRevoke(_) | Op::V2Expire(_) => (false, true),
+            Op::V2Write(request) => (!matches!(request.kind(), Kind::Delete | Kind::CompareAndDelete), true),
             Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::Member(_) | Op::Auth(_) => (false, false),
         };
         if touches_keys && self.alarmed(AlarmType::Corrupt) {

@@ -74,7 +74,11 @@ pub fn command(op: &Op) -> Vec<Need<'_>> {
             std::iter::once(Need::User).chain(leases).collect()
         }
         Op::Alarm(request) if request.action == AlarmAction::Get as i32 => vec![Need::User],
-        Op::Alarm(_) | Op::LeaseCheckpoint(_) | Op::Member(_) | Op::Auth(_) => vec![Need::Root],
+        // The v2 tree has users and roles of its own, as in etcd.
+        Op::V2Write(_) => Vec::new(),
+        Op::Alarm(_) | Op::LeaseCheckpoint(_) | Op::Member(_) | Op::Auth(_) | Op::V2Expire(_) => {
+            vec![Need::Root]
+        }
     }
 }
 

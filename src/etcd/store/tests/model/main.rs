@@ -115,7 +115,7 @@ proptest! {
         for command in checked(commands) {
             let (reply, events) = naive.apply(&command);
             let outcome = plain.apply(std::slice::from_ref(&command)).remove(0);
-            prop_assert_eq!(&outcome, &Outcome { reply, events }, "{:?}", command);
+            prop_assert_eq!(&outcome, &Outcome { reply, events, v2_events: Vec::new() }, "{:?}", command);
             prop_assert_eq!(&scrubbed.apply(&[command])[0], &outcome);
             scrubbed.scrub(budget);
             emitted.extend(outcome.events);

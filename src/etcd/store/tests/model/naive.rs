@@ -178,7 +178,9 @@ impl Naive {
             Op::LeaseCheckpoint(_) => {
                 Ok(Reply::LeaseCheckpoint(LeaseCheckpointResponse { header: header(self.revision()) }))
             }
-            Op::Alarm(_) | Op::Member(_) | Op::Auth(_) => unreachable!("not generated"),
+            Op::Alarm(_) | Op::Member(_) | Op::Auth(_) | Op::V2Write(_) | Op::V2Expire(_) => {
+                unreachable!("not generated")
+            }
         }
     }
 

@@ -153,6 +153,8 @@ fn header_revision(reply: &Reply) -> i64 {
         Reply::LeaseRevoke(response) => &response.header,
         Reply::LeaseCheckpoint(response) => &response.header,
         Reply::Alarm(response) => &response.header,
-        Reply::Auth | Reply::Member | Reply::Nothing => panic!("no header in {reply:?}"),
+        Reply::Auth | Reply::Member | Reply::Nothing | Reply::V2(_) | Reply::V2Expired(_) => {
+            panic!("no header in {reply:?}")
+        }
     })
 }
