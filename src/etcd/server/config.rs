@@ -158,6 +158,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// `--auto-compaction-*`.
     pub auto_compaction: AutoCompaction,
+    /// `--enable-v2`.
+    pub serves_v2: bool,
 }
 
 /// Settings that are good one by one and bad together. The text names them.
@@ -242,6 +244,7 @@ impl Config {
                 token_ttl: Duration::from_secs(settings.parsed("auth-token-ttl")),
             },
             auto_compaction: auto_compaction(settings)?,
+            serves_v2: settings.get("enable-v2") == "true",
         })
     }
 }

@@ -38,6 +38,9 @@ async fn route(front: &Arc<Front>, request: Request<Incoming>) -> http::Response
     if path.starts_with("/v3/") || path.starts_with("/v3beta/") {
         return gateway::answer(front, request).await;
     }
+    if path.starts_with("/v2/") {
+        return crate::v2::answer(front, request).await;
+    }
     if !matches!(path, "/health" | "/version" | "/livez" | "/readyz") {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     }

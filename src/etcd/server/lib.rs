@@ -19,6 +19,7 @@ mod run;
 pub mod settings;
 pub mod space;
 pub mod tls;
+mod v2;
 pub mod watch;
 
 pub use run::{RunError, run};

@@ -18,6 +18,7 @@ use crate::lan::{self, Discovered, LanConfig, LanError};
 use crate::lessor::Lessor;
 use crate::node::{Bootstrap, Node, NodeConfig, ReadView, is_member};
 use crate::space::{self, Space};
+use crate::v2::V2;
 use crate::watch::hub::{self, Hub, Past};
 use crate::{compaction, listen};
 
@@ -274,7 +275,8 @@ fn front(config: &Config, node: &Node) -> Arc<Front> {
     };
     let lessor = Lessor::start(node, Duration::from_millis(config.election_ms));
     let auth = Auth::start(node, &config.auth);
-    Arc::new(Front { node: node.clone(), hub, auth, lessor, space: Arc::new(Space::default()), limits })
+    let v2 = config.serves_v2.then(|| V2::start(node));
+    Arc::new(Front { node: node.clone(), hub, auth, lessor, space: Arc::new(Space::default()), v2, limits })
 }
 
 impl Past for Node {

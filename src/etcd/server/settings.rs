@@ -101,7 +101,7 @@ pub const PROGRAM: Program = Program {
             checks::boolean,
         ),
         switch("pre-vote", "true", UNUSED, checks::boolean),
-        switch("enable-v2", "false", "the v2 API is not served yet", only_false),
+        switch("enable-v2", "true", "serve the v2 API as well", checks::boolean),
         switch("debug", "false", "only false: use --log-level=debug", only_false),
         switch("enable-pprof", "false", "only false", only_false),
         switch("force-new-cluster", "false", "only false", only_false),
@@ -244,7 +244,7 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             ("--cert-file=x",              "--cert-file: bad value \"x\": TLS is not served yet, leave it out"),
-            ("--enable-v2",                "--enable-v2: bad value \"true\": not supported, leave it out"),
+            ("--enable-v2=2",              "--enable-v2: bad value \"2\": give true or false"),
             ("--listen-client-urls=https://127.0.0.1:1", "--listen-client-urls: bad value \"https://127.0.0.1:1\": https is not served yet, use http://"),
             ("--experimental-x=1",         "unknown flag --experimental-x; etcd --help lists what there is"),
             ("--discovery=https://x",      "--discovery: bad value \"https://x\": give lan://NAME?size=N with N from 1 to 9"),

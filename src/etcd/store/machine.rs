@@ -10,7 +10,9 @@ use crate::txn::{self, Chosen};
 use crate::v2;
 use crate::view::{Overlay, View, Writes};
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{AuthChange, Command, Proposal, Requester, V2Event, command::Op, v2_write::Kind};
+use proa_etcd_api::command::{
+    AuthChange, Command, Proposal, Requester, V2Event, command::Op, v2_write::Kind,
+};
 use proa_etcd_api::etcdserverpb::{
     AlarmMember, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeResponse,
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest,

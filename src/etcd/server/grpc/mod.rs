@@ -20,7 +20,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, Requester, command::Op};
+use proa_etcd_api::command::{Command, Requester, command::Op, v2_write::Kind};
 use proa_etcd_api::etcdserverpb::ResponseHeader;
 use proa_etcd_store::{Need, Reply};
 use prost::Message as _;
@@ -72,6 +72,8 @@ pub struct Front {
     pub lessor: Arc<Lessor>,
     /// Whether there is room to write.
     pub space: Arc<Space>,
+    /// What serves the v2 API; nothing when it is switched off.
+    pub v2: Option<Arc<crate::v2::V2>>,
     /// Bounds on requests.
     pub limits: Limits,
 }
@@ -142,17 +144,19 @@ fn unexpected(reply: &Reply) -> Status {
 }
 
 /// Whether a command may make the database grow. Source: etcd's quota applier.
-fn takes_space(op: &Op) -> bool {
+pub fn takes_space(op: &Op) -> bool {
     match op {
         Op::Put(_) | Op::LeaseGrant(_) => true,
         Op::Txn(request) => !proa_etcd_store::is_read_only(request) && kv::puts(request),
+        Op::V2Write(request) => !matches!(request.kind(), Kind::Delete | Kind::CompareAndDelete),
         Op::DeleteRange(_)
         | Op::Compaction(_)
         | Op::LeaseRevoke(_)
         | Op::LeaseCheckpoint(_)
         | Op::Alarm(_)
         | Op::Member(_)
-        | Op::Auth(_) => false,
+        | Op::Auth(_)
+        | Op::V2Expire(_) => false,
     }
 }
 

@@ -21,7 +21,7 @@ use super::changes::ChangeDone;
 use super::meta;
 use super::outbox::Outbox;
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
-use super::types::{AuthStamp, MembersChanged, ReadView, TokenGranted};
+use super::types::{AuthStamp, MembersChanged, ReadView, TokenGranted, V2Applied};
 use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
 
@@ -231,6 +231,9 @@ impl<S: Storage> Applier<S> {
         if let Some(sink) = self.shared.tokens.get() {
             work.tokens.into_iter().for_each(sink);
         }
+        if let Some(sink) = self.shared.v2_sink.get() {
+            work.v2.into_iter().for_each(sink);
+        }
         let mut done = Vec::new();
         {
             let mut waiters = lock(&self.shared.waiters);
@@ -358,6 +361,9 @@ impl<S: Storage> Applier<S> {
                 if let Some(sink) = self.shared.sink.get() {
                     sink(lock(&self.shared.machine).head().revision, Arc::default());
                 }
+                if let Some(sink) = self.shared.v2_sink.get() {
+                    sink(V2Applied::Replaced);
+                }
                 self.release_reads();
                 let _ = done.send(installed);
             }
@@ -392,6 +398,7 @@ struct Work {
     writes: Writes,
     replies: Vec<(u64, Result<Reply, EtcdError>)>,
     events: Vec<(i64, Vec<Event>)>,
+    v2: Vec<V2Applied>,
     changes: Vec<(ChangeDone, Result<Member, EtcdError>)>,
     tokens: Vec<TokenGranted>,
     touches_members: bool,
@@ -417,8 +424,13 @@ fn apply_normal(machine: &mut Machine, view: &dyn proa_etcd_store::View, entry: 
                 let revision = machine.auth().revision();
                 work.tokens.push(TokenGranted { user: grant.user, digest: grant.digest, revision });
             }
+            Some(Op::V2Write(write)) => {
+                let succeeded = matches!(outcome.reply, Ok(Reply::V2(Ok(_))));
+                work.v2.push(V2Applied::Write(write.kind(), succeeded));
+            }
             Some(_) | None => {}
         }
+        work.v2.extend(outcome.v2_events.into_iter().map(|event| V2Applied::Event(Arc::new(event))));
         work.replies.push((proposal.id, outcome.reply));
         // Ending several leases takes a revision for each.
         for event in outcome.events {

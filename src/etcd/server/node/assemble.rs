@@ -66,6 +66,7 @@ pub(super) fn share<D: Disk, S>(
         status: watch::channel(status).0,
         auth: watch::channel(AuthStamp::default()).0,
         sink: OnceLock::new(),
+        v2_sink: OnceLock::new(),
         tokens: OnceLock::new(),
         answerer: OnceLock::new(),
         peers: OnceLock::new(),

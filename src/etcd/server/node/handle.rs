@@ -21,6 +21,7 @@ use super::meta::Identity;
 use super::shared::{Shared, ToCore, lock};
 use super::types::{
     Answerer, AuthStamp, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status, TokenSink,
+    V2Sink,
 };
 use crate::peer::{Peers, PeersConfig};
 
@@ -163,6 +164,11 @@ impl Node {
     /// order; must be quick. Can be set once; call it before serving clients.
     pub fn set_event_sink(&self, sink: EventSink) {
         let _ = self.shared.sink.set(sink);
+    }
+
+    /// Takes what happens to the v2 tree, as [`Node::set_event_sink`] for v3.
+    pub fn set_v2_sink(&self, sink: V2Sink) {
+        let _ = self.shared.v2_sink.set(sink);
     }
 
     /// Leases of the applied state: id and granted time to live in seconds.

@@ -14,6 +14,7 @@
 //! status(&self) -> tokio::sync::watch::Receiver<Status>
 //! members(&self) -> Vec<etcdserverpb::Member>         // by id
 //! set_event_sink(&self, EventSink)                    // Box<dyn Fn(i64 /* revision */, Arc<Vec<Event>>) + Send + Sync>
+//! set_v2_sink(&self, V2Sink)                           // Box<dyn Fn(V2Applied) + Send + Sync>
 //! leases(&self) -> Vec<(i64 /* id */, i64 /* ttl s */)> // of the applied state
 //! async ask_leader(&self, Bytes) -> Result<Bytes, EtcdError>
 //! set_answerer(&self, Answerer)                       // Box<dyn Fn(Bytes) -> Result<Bytes, EtcdError> + Send + Sync>
@@ -48,5 +49,5 @@ pub use handle::{Node, is_member};
 pub use meta::write_durably;
 pub use types::{
     Answerer, AuthStamp, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status,
-    TokenGranted, TokenSink,
+    TokenGranted, TokenSink, V2Applied, V2Sink,
 };

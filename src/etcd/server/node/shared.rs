@@ -14,7 +14,7 @@ use proa_etcd_store::{Machine, Reply};
 use tokio::sync::{oneshot, watch};
 
 use super::changes::ChangeDone;
-use super::types::{Answerer, AuthStamp, EventSink, MemberChange, ReadView, Status, TokenSink};
+use super::types::{Answerer, AuthStamp, EventSink, MemberChange, ReadView, Status, TokenSink, V2Sink};
 use crate::peer::{Incoming, Peers};
 
 /// An answer somebody waits for.
@@ -67,6 +67,7 @@ pub(super) struct Shared {
     pub(super) auth: watch::Sender<AuthStamp>,
     pub(super) sink: OnceLock<EventSink>,
     pub(super) tokens: OnceLock<TokenSink>,
+    pub(super) v2_sink: OnceLock<V2Sink>,
     pub(super) answerer: OnceLock<Answerer>,
     pub(super) peers: OnceLock<Peers>,
     /// The log's file system is nearly full: no more proposals.

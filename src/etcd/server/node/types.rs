@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use proa_etcd_api::command::{V2Event, v2_write};
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_store::{AuthState, Head};
@@ -163,6 +164,20 @@ pub struct TokenGranted {
 /// Takes the tokens that are granted, on the applying thread, before the
 /// client that waits for one has it; must be quick.
 pub type TokenSink = Box<dyn Fn(TokenGranted) + Send + Sync>;
+
+/// Something that may have changed the v2 tree.
+#[derive(Clone, Debug)]
+pub enum V2Applied {
+    /// A write, and whether it was let through.
+    Write(v2_write::Kind, bool),
+    /// This happened; the state can be read already.
+    Event(Arc<V2Event>),
+    /// A snapshot has replaced the tree.
+    Replaced,
+}
+
+/// Gets everything about v2, on the applying thread, in order.
+pub type V2Sink = Box<dyn Fn(V2Applied) + Send + Sync>;
 
 /// Answers a question another member asked this one because it is the leader;
 /// called on a network thread and must not block.
