@@ -75,12 +75,15 @@ fn read(view: &dyn View, head: Head, place: Place, kind: Kind, key: &[u8]) -> Ev
     let (found, stored) = versions.next().expect("a change above the compact revision has its version");
     assert_eq!(found, stored_key, "a change above the compact revision has its version");
     let key = Bytes::copy_from_slice(key);
-    let before = if place.main > head.compact_revision { versions.next() } else { None };
-    let prev_kv = before.and_then(|(key_before, stored)| entry_before(&key, &key_before, stored));
     let (r#type, kv) = match kind {
-        Kind::Put => (EventType::Put, walk::key_value(key, place, stored)),
-        Kind::Tombstone => (EventType::Delete, deleted_entry(key, place)),
+        Kind::Put => (EventType::Put, walk::key_value(key.clone(), place, stored)),
+        Kind::Tombstone => (EventType::Delete, deleted_entry(key.clone(), place)),
     };
+    let has_past = place.main > head.compact_revision && kv.create_revision != place.main;
+    // The one before the revision, which may hold several of a key.
+    let is_older = |(stored, _): &(Vec<u8>, Vec<u8>)| walk::split_version(stored).1.main < place.main;
+    let before = if has_past { versions.find(is_older) } else { None };
+    let prev_kv = before.and_then(|(key_before, stored)| entry_before(&key, &key_before, stored));
     Event { r#type: r#type as i32, kv: Some(kv), prev_kv }
 }
 

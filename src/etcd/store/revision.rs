@@ -100,7 +100,21 @@ impl<'a> Revision<'a> {
         self.writes.put(keys::change(place), keys::change_value(Kind::Put, &key));
         let mod_revision = place.main;
         let kv = KeyValue { key, create_revision, mod_revision, version, value: record.value, lease };
-        self.events.push(Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv: before });
+        let prev_kv = before.and_then(|before| self.before_revision(before));
+        self.events.push(Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv });
+    }
+
+    /// What watchers are told was there, given the entry before the change:
+    /// that before the revision, also when the revision changes a key twice.
+    ///
+    /// Source: etcd's `sendLoop`, which reads at the revision before, but not
+    /// for what is created.
+    fn before_revision(&self, before: KeyValue) -> Option<KeyValue> {
+        if before.mod_revision <= self.begin.revision {
+            return Some(before);
+        }
+        let is_first = |event: &&Event| event.kv.as_ref().is_some_and(|kv| kv.key == before.key);
+        self.events.iter().find(is_first).and_then(|event| event.prev_kv.clone())
     }
 
     /// Deletes the keys of a range.
@@ -127,7 +141,8 @@ impl<'a> Revision<'a> {
         self.writes.put(keys::version(&key, place, Kind::Tombstone), Vec::new());
         self.writes.put(keys::change(place), keys::change_value(Kind::Tombstone, &key));
         let kv = deleted_entry(key, place);
-        self.events.push(Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv: Some(before) });
+        let prev_kv = self.before_revision(before);
+        self.events.push(Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv });
     }
 
     fn detach(&mut self, lease: i64, key: &[u8]) {

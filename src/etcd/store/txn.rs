@@ -40,32 +40,35 @@ impl<'t> Chosen<'t> {
         Self { succeeded, ops: ops.iter().map(choose).collect() }
     }
 
-    /// Refuses what could fail halfway.
+    /// Refuses what could fail halfway: all puts first, then all reads, as etcd.
     pub fn check(
         &self,
         view: &dyn View,
         head: Head,
         lease_exists: &dyn Fn(i64) -> bool,
     ) -> Result<(), EtcdError> {
+        self.check_each(&|op| match op {
+            Request::RequestPut(put) => {
+                keeps_something(view, put)?;
+                if put.lease == 0 || lease_exists(put.lease) { Ok(()) } else { Err(EtcdError::LeaseNotFound) }
+            }
+            Request::RequestRange(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => Ok(()),
+        })?;
+        self.check_each(&|op| match op {
+            // Unlike a plain read, etcd takes a negative revision in a
+            // transaction for one that is compacted.
+            Request::RequestRange(range) if range.revision < head.compact_revision.min(0) => {
+                Err(EtcdError::Compacted)
+            }
+            Request::RequestRange(range) => readable(head, range.revision).map(drop),
+            Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => Ok(()),
+        })
+    }
+
+    fn check_each(&self, check: &dyn Fn(&Request) -> Result<(), EtcdError>) -> Result<(), EtcdError> {
         self.ops.iter().try_for_each(|op| match op {
-            ChosenOp::Txn(inner) => inner.check(view, head, lease_exists),
-            ChosenOp::Plain(op) => match &op.request {
-                Some(Request::RequestPut(put)) => {
-                    keeps_something(view, put)?;
-                    if put.lease == 0 || lease_exists(put.lease) {
-                        Ok(())
-                    } else {
-                        Err(EtcdError::LeaseNotFound)
-                    }
-                }
-                // Unlike a plain read, etcd takes a negative revision in a
-                // transaction for one that is compacted.
-                Some(Request::RequestRange(range)) if range.revision < head.compact_revision.min(0) => {
-                    Err(EtcdError::Compacted)
-                }
-                Some(Request::RequestRange(range)) => readable(head, range.revision).map(drop),
-                Some(Request::RequestDeleteRange(_) | Request::RequestTxn(_)) | None => Ok(()),
-            },
+            ChosenOp::Txn(inner) => inner.check_each(check),
+            ChosenOp::Plain(op) => op.request.as_ref().map_or(Ok(()), check),
         })
     }
 

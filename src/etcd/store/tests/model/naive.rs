@@ -22,6 +22,8 @@ pub struct Naive {
 
 /// What is done inside one revision.
 struct Draft {
+    /// As it was before; watchers are told of nothing in between.
+    begin: State,
     state: State,
     revision: i64,
     events: Vec<Event>,
@@ -41,7 +43,12 @@ impl Naive {
     }
 
     fn draft(&self) -> Draft {
-        Draft { state: self.newest().clone(), revision: self.revision(), events: Vec::new() }
+        Draft {
+            begin: self.newest().clone(),
+            state: self.newest().clone(),
+            revision: self.revision(),
+            events: Vec::new(),
+        }
     }
 
     fn keep(&mut self, draft: Draft) -> Vec<Event> {
@@ -139,7 +146,8 @@ impl Naive {
             }
             Op::Txn(txn) => {
                 let flat = self.decide(txn);
-                self.may(&flat)?;
+                self.may(&flat, &|op| self.may_put(op))?;
+                self.may(&flat, &|op| self.may_read(op))?;
                 let mut draft = self.draft();
                 let mut response = self.perform(&flat, &mut draft);
                 *events = self.keep(draft);
@@ -225,24 +233,29 @@ impl Naive {
         (holds, decided.collect())
     }
 
-    fn may(&self, (_, ops): &(bool, Vec<Decided>)) -> Result<(), EtcdError> {
-        for op in ops {
-            match op {
-                Decided::Txn(holds, ops) => self.may(&(*holds, ops.clone()))?,
-                Decided::Op(Request::RequestPut(put)) => {
-                    self.may_keep(put)?;
-                    self.may_put_lease(put)?;
-                }
-                Decided::Op(Request::RequestRange(range)) => {
-                    if range.revision < 0 && range.revision < self.compacted.unwrap_or(-1) {
-                        return Err(EtcdError::Compacted);
-                    }
-                    self.readable(range.revision, self.revision())?;
-                }
-                Decided::Op(_) => {}
-            }
+    fn may(
+        &self,
+        (_, ops): &(bool, Vec<Decided>),
+        check: &dyn Fn(&Request) -> Result<(), EtcdError>,
+    ) -> Result<(), EtcdError> {
+        ops.iter().try_for_each(|op| match op {
+            Decided::Txn(holds, ops) => self.may(&(*holds, ops.clone()), check),
+            Decided::Op(op) => check(op),
+        })
+    }
+
+    fn may_put(&self, op: &Request) -> Result<(), EtcdError> {
+        let Request::RequestPut(put) = op else { return Ok(()) };
+        self.may_keep(put)?;
+        self.may_put_lease(put)
+    }
+
+    fn may_read(&self, op: &Request) -> Result<(), EtcdError> {
+        let Request::RequestRange(range) = op else { return Ok(()) };
+        if range.revision < 0 && range.revision < self.compacted.unwrap_or(-1) {
+            return Err(EtcdError::Compacted);
         }
-        Ok(())
+        self.readable(range.revision, self.revision())
     }
 
     fn perform(&self, (succeeded, ops): &(bool, Vec<Decided>), draft: &mut Draft) -> TxnResponse {
@@ -290,7 +303,11 @@ impl Draft {
             lease: if put.ignore_lease { old.lease } else { put.lease },
         };
         self.state.insert(put.key.to_vec(), kv.clone());
-        self.events.push(Event { r#type: 0, kv: Some(kv), prev_kv: before.clone() });
+        self.events.push(Event {
+            r#type: 0,
+            kv: Some(kv),
+            prev_kv: self.begin.get(&put.key[..]).filter(|_| before.is_some()).cloned(),
+        });
         PutResponse { header: header(self.revision + 1), prev_kv: before.filter(|_| put.prev_kv) }
     }
 
@@ -305,9 +322,9 @@ impl Draft {
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let before = self.state.remove(key);
+        self.state.remove(key);
         let kv = KeyValue { key: key.to_vec().into(), mod_revision: self.revision + 1, ..Default::default() };
-        self.events.push(Event { r#type: 1, kv: Some(kv), prev_kv: before });
+        self.events.push(Event { r#type: 1, kv: Some(kv), prev_kv: self.begin.get(key).cloned() });
     }
 }
 

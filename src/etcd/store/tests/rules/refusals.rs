@@ -90,7 +90,7 @@ fn a_key_put_and_deleted_in_one_revision_has_both_events() {
         txn(vec![], vec![inner(puts(&["a"]), vec![]), inner(vec![deletes("a", "")], vec![])], vec![]);
     assert_eq!(checked(Op::Txn(request.clone())), Ok(()));
     let mut store = Store::new();
-    assert_eq!(show_events(&store.apply(Op::Txn(request))), "put a=@2 was -, del a@2 was ");
+    assert_eq!(show_events(&store.apply(Op::Txn(request))), "put a=@2 was -, del a@2 was -");
     assert_eq!(store.dump(), "");
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use proa_etcd_api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proa_etcd_api::etcdserverpb::response_op::Response;
-use proa_etcd_store::read_txn;
+use proa_etcd_store::{events, read_txn};
 
 fn cmp(key: &str, target: CompareTarget, result: CompareResult, given: TargetUnion) -> Compare {
     Compare {
@@ -170,4 +170,45 @@ fn only_the_chosen_branch_is_looked_at() {
         apply(&mut store, txn(vec![], vec![Request::RequestPut(put_request("a", "1"))], vec![broken()]));
     assert!(response.succeeded);
     assert_eq!(store.dump(), "a=1");
+}
+
+#[test]
+fn puts_are_refused_before_reads() {
+    let keep = PutRequest { ignore_value: true, ..put_request("none", "") };
+    let future = Request::RequestRange(RangeRequest { revision: 99, ..read("a") });
+    let mut store = Store::after([put("a", "1")]);
+    let both = txn(vec![], vec![future.clone(), Request::RequestPut(keep.clone())], vec![]);
+    assert_eq!(store.refused(Op::Txn(both)), EtcdError::KeyNotFound);
+    let inside = Request::RequestTxn(txn(vec![], vec![Request::RequestPut(keep)], vec![]));
+    assert_eq!(store.refused(Op::Txn(txn(vec![], vec![future, inside], vec![]))), EtcdError::KeyNotFound);
+}
+
+#[test]
+fn watchers_are_told_what_was_before_the_revision() {
+    let mut store = Store::after([put("a", "1")]);
+    let inside = |request| Request::RequestTxn(txn(vec![], vec![request], vec![]));
+    let requests = vec![
+        inside(Request::RequestPut(put_request("a", "2"))),
+        inside(Request::RequestPut(put_request("b", "2"))),
+        inside(Request::RequestDeleteRange(delete_request("a", "c"))),
+    ];
+    let outcome = store.apply(Op::Txn(txn(vec![], requests, vec![])));
+    let want = "put a=2@3 was 1, put b=2@3 was -, del a@3 was 1, del b@3 was -";
+    assert_eq!(show_events(&outcome), want);
+    let late = events(&store.view, store.machine.head(), 3, 3, 100, &|_| true).unwrap();
+    assert_eq!(late.revisions, [(3, outcome.events)]);
+}
+
+#[test]
+fn what_is_deleted_and_put_again_is_new_to_watchers() {
+    let mut store = Store::after([put("a", "1")]);
+    // A deletion without an end leaves room for puts.
+    let requests = vec![
+        Request::RequestDeleteRange(delete_request("a", "\0")),
+        Request::RequestPut(put_request("a", "2")),
+    ];
+    let outcome = store.apply(Op::Txn(txn(vec![], requests, vec![])));
+    assert_eq!(show_events(&outcome), "del a@3 was 1, put a=2@3 was -");
+    let late = events(&store.view, store.machine.head(), 3, 3, 100, &|_| true).unwrap();
+    assert_eq!(late.revisions, [(3, outcome.events)]);
 }
