@@ -192,16 +192,16 @@ impl WatchStream {
     }
 
     async fn create(&mut self, request: WatchCreateRequest) {
-        let watch_id = match self.choose_id(request.watch_id) {
-            Ok(watch_id) => watch_id,
-            Err(error) => return self.refuse(&error.to_string()).await,
-        };
         let by = match self.admit(&request, None).await {
             Ok(by) => by,
             Err(error) => return self.refuse(&reason_of(error)).await,
         };
         let Ok(interest) = Interest::new(&request) else {
             return self.refuse(EMPTY_RANGE).await;
+        };
+        let watch_id = match self.choose_id(request.watch_id) {
+            Ok(watch_id) => watch_id,
+            Err(error) => return self.refuse(&error.to_string()).await,
         };
         let fragment_bytes = request.fragment.then_some(self.fragment_bytes);
         let outlet = Outlet { queue: self.queue.clone(), watch_id, fragment_bytes };

@@ -157,14 +157,15 @@ impl Hub {
         self.past.head().revision.max(self.state().distributed)
     }
 
-    /// Adds a watcher from revision `from` on; 0 or less means from now on.
+    /// Adds a watcher from revision `from` on; 0 means from now on. A negative
+    /// one is compacted, or the beginning, as in etcd.
     /// It gets nothing before [`Hub::release`].
     pub fn add(&self, interest: Interest, from: i64, outlet: Outlet) -> WatcherId {
         let readable = self.past.head().revision;
         let mut state = self.state();
         state.last_id += 1;
         let id = WatcherId(state.last_id);
-        let next = if from > 0 { from } else { readable.max(state.distributed) + 1 };
+        let next = if from == 0 { readable.max(state.distributed) + 1 } else { from };
         state.watchers.insert(id, Watcher { interest, outlet, next, synced: false });
         id
     }
@@ -306,13 +307,14 @@ impl Outlet {
         Delivery { answer, fragment_bytes: self.fragment_bytes }
     }
 
-    fn cancelled(&self, header: ResponseHeader, compact_revision: i64, reason: &EtcdError) -> Delivery {
+    /// The end of a watcher that needs what is compacted; etcd gives no reason
+    /// besides the revision.
+    fn cancelled(&self, header: ResponseHeader, compact_revision: i64) -> Delivery {
         let answer = WatchResponse {
             header: Some(header),
             watch_id: self.watch_id,
             canceled: true,
             compact_revision,
-            cancel_reason: reason.to_string(),
             ..WatchResponse::default()
         };
         Delivery { answer: Answer::new(answer), fragment_bytes: None }
@@ -355,12 +357,13 @@ async fn catch_up(hub: Arc<Hub>, id: WatcherId) {
         let Ok((history, interest)) = reading.await else { return };
         let history = match history {
             Ok(history) => history,
-            Err(error) => {
+            // `Compacted` is all that reading the past can be refused with.
+            Err(_) => {
                 hub.remove(id);
                 let head = hub.past.head();
                 let header = hub.past.header(head.revision);
                 // A stream that is gone needs no farewell.
-                let _ = outlet.queue.send(outlet.cancelled(header, head.compact_revision, &error)).await;
+                let _ = outlet.queue.send(outlet.cancelled(header, head.compact_revision)).await;
                 return;
             }
         };
