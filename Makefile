@@ -3,7 +3,7 @@
 #   make run               boot a cluster of three machines and run a unit on it
 #   make run UNIT=my.service    the same with your own unit
 #   make test              everything that CI runs
-#   make prove             the long proofs: hundreds of kills, fresh seeds
+#   make prove             the long proofs: hundreds of kills, a million compared answers
 #   make image             build/proa.img and what boots it
 #   make check             formatting, lints, documentation, unit tests
 
@@ -15,7 +15,7 @@ release := target/x86_64-unknown-linux-gnu/release
 # RocksDB is compiled once and found by every profile.
 cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
 
-.PHONY: help setup slow build image run check unit cluster test prove clean
+.PHONY: help setup slow build image run check unit differential cluster test prove clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,15 +50,20 @@ unit: slow
 	$(cargo) test --workspace --locked --exclude proa
 	$(cargo) test --locked -p proa $(foreach t,$(filter-out cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
 
+# The same random stream for Debian's etcd and for ours, with a fresh seed.
+differential: build
+	PROA_FUZZ_SECONDS=120 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
+
 # Three machines on the image that users get.
 cluster: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test cluster -- --nocapture
 
-test: image check unit cluster
+test: image check unit differential cluster
 	@buildroot/budget.sh $(release)/proa
 	@echo "== all tests passed"
 
 prove: build
+	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
 	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_kill -- --nocapture
 
 clean:
