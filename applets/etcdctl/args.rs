@@ -38,11 +38,11 @@ pub const fn value(name: &'static str, help: &'static str) -> Flag {
 /// Flags that every command takes.
 pub const GLOBAL: &[Flag] = &[
     value("endpoints", "where members are asked (default 127.0.0.1:2379)"),
-    value("write-out", "simple, json, fields or table (default simple)"),
+    value("write-out", "simple, json, fields, table or protobuf (default simple)"),
     value("dial-timeout", "for the connection to one endpoint (default 2s)"),
     value("command-timeout", "for the answer to one request (default 5s)"),
-    value("keepalive-time", "accepted, without effect"),
-    value("keepalive-timeout", "accepted, without effect"),
+    value("keepalive-time", "between two pings of a busy connection (at least 10s, as etcd's servers want)"),
+    value("keepalive-timeout", "for the answer to a ping (default 6s)"),
     switch("hex", "print keys and values as hexadecimal bytes"),
     switch("debug", "accepted, without effect"),
     switch("insecure-transport", "only true: there is no TLS yet"),
@@ -62,6 +62,27 @@ const REFUSED: &[&str] = &[
     "insecure-skip-tls-verify",
 ];
 
+/// The flags that a command line may have.
+pub struct Tables<'a> {
+    /// The command's.
+    pub own: &'a [Flag],
+    /// Those of every command.
+    pub global: &'a [Flag],
+    /// What single letters stand for.
+    pub short: &'a [(&'static str, &'static str)],
+    /// What is a flag behind the first argument.
+    pub late: Late,
+}
+
+/// What is a flag behind the first argument of a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// Every word that begins with a dash.
+    All,
+    /// Only flags of the command: another word is an argument, as `set KEY -v` has it.
+    Own,
+}
+
 /// A parsed command line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Args {
@@ -70,6 +91,8 @@ pub struct Args {
     pub rest: Vec<String>,
     /// How many of `rest` stood before a bare `--`; all when there was none.
     pub before_dashes: usize,
+    /// Whether there was a bare `--`.
+    pub has_dashes: bool,
 }
 
 impl Args {
@@ -78,15 +101,28 @@ impl Args {
     /// # Errors
     /// An unknown flag, one without its value, one that cannot be honoured.
     pub fn parse(words: &[String], own: &[Flag]) -> Result<Self, Failure> {
+        Self::parse_by(words, &Tables { own, global: GLOBAL, short: SHORT, late: Late::All })
+    }
+
+    /// As [`Args::parse`], by other tables.
+    ///
+    /// # Errors
+    /// As [`Args::parse`].
+    pub fn parse_by(words: &[String], tables: &Tables<'_>) -> Result<Self, Failure> {
         let mut args = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             if word == "--" {
                 args.before_dashes = args.rest.len();
+                args.has_dashes = true;
                 args.rest.extend(words.cloned());
                 return Ok(args);
             }
-            let Some(name) = flag_name(word) else {
+            let name = flag_name(word, tables.short).filter(|name| {
+                let is_late = tables.late == Late::Own && !args.rest.is_empty();
+                !is_late || tables.own.iter().any(|flag| flag.name == name.split('=').next().unwrap_or(name))
+            });
+            let Some(name) = name else {
                 args.rest.push(word.clone());
                 continue;
             };
@@ -97,13 +133,18 @@ impl Args {
             if REFUSED.contains(&name) {
                 return Err(Failure::flag(format!("--{name} is not supported yet, leave it out")));
             }
-            let Some(flag) = own.iter().chain(GLOBAL).find(|flag| flag.name == name) else {
+            let Some(flag) = tables.own.iter().chain(tables.global).find(|flag| flag.name == name) else {
                 return Err(Failure::flag(format!(
                     "unknown flag: {}",
                     word.split('=').next().unwrap_or(word)
                 )));
             };
             let given = match (given, flag.kind) {
+                (Some(given), Kind::Switch) if !is_bool(&given) => {
+                    return Err(Failure::flag(format!(
+                        "invalid argument {given:?} for \"--{name}\" flag: give true or false"
+                    )));
+                }
                 (Some(given), _) => given,
                 (None, Kind::Switch) => "true".to_owned(),
                 (None, Kind::Value) => {
@@ -111,6 +152,8 @@ impl Args {
                     words.next().cloned().ok_or_else(missing)?
                 }
             };
+            let list = args.flags.get(flag.name).filter(|_| flag.name == "endpoints");
+            let given = list.map_or(given.clone(), |before| format!("{before},{given}"));
             args.flags.insert(flag.name, given);
         }
         args.before_dashes = args.rest.len();
@@ -124,7 +167,7 @@ impl Args {
 
     /// Whether a switch is on.
     pub fn is_on(&self, name: &str) -> bool {
-        self.get(name) == Some("true")
+        self.get(name).is_some_and(is_true)
     }
 
     /// The number that a flag was given, or `otherwise`.
@@ -141,20 +184,30 @@ impl Args {
     }
 }
 
-/// `--name`, `-name` and the short forms of etcdctl; negative numbers and a
-/// single dash are arguments.
-fn flag_name(word: &str) -> Option<&str> {
+fn is_bool(text: &str) -> bool {
+    is_true(text) || matches!(text, "0" | "f" | "F" | "false" | "FALSE" | "False")
+}
+
+/// What Go's `strconv.ParseBool` takes for yes.
+pub fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+/// Single letters of etcdctl's flags.
+const SHORT: &[(&str, &str)] =
+    &[("w", "write-out"), ("i", "interactive"), ("l", "listen"), ("d", "discovery-srv"), ("h", "help")];
+
+/// `--name`, `-name` and the short forms; negative numbers and a single dash
+/// are arguments.
+fn flag_name<'a>(word: &'a str, short: &[(&str, &'static str)]) -> Option<&'a str> {
     let name = match word.strip_prefix("--") {
         Some(name) => name,
         None => word.strip_prefix('-')?,
     };
-    match name {
-        "w" => Some("write-out"),
-        "i" => Some("interactive"),
-        "h" => Some("help"),
-        name if name.starts_with(|c: char| c.is_ascii_alphabetic()) => Some(name),
-        _ => None,
+    if let Some((_, long)) = short.iter().find(|(letter, _)| *letter == name) {
+        return Some(long);
     }
+    name.starts_with(|c: char| c.is_ascii_alphabetic()).then_some(name)
 }
 
 #[cfg(test)]
@@ -176,7 +229,9 @@ mod tests {
         assert_eq!(parse("-w json").unwrap().get("write-out"), Some("json"));
         assert_eq!(parse("lease -1 -").unwrap().rest, ["lease", "-1", "-"]);
         let split = parse("k --prefix -- echo --prefix x").unwrap();
-        assert_eq!((split.before_dashes, split.rest.len()), (1, 4));
+        assert_eq!((split.before_dashes, split.has_dashes, split.rest.len()), (1, true, 4));
+        let twice = parse("--endpoints a:1 --endpoints=b:1,c:1 k").unwrap();
+        assert_eq!(twice.get("endpoints"), Some("a:1,b:1,c:1"));
     }
 
     #[test]
@@ -185,6 +240,7 @@ mod tests {
         let rows = [
             ("--foo=1",    "unknown flag: --foo"),
             ("a --rev",    "flag needs an argument: --rev"),
+            ("--prefix=x", "invalid argument \"x\" for \"--prefix\" flag: give true or false"),
             ("--cacert x", "--cacert is not supported yet, leave it out"),
         ];
         for (line, want) in rows {

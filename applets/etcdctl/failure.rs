@@ -7,7 +7,7 @@ use proa_etcd_client::Error;
 /// Source of the numbers: etcdctl's `error.go`.
 #[derive(Debug)]
 pub struct Failure {
-    /// After `Error: `.
+    /// After `Error: `; nothing is printed when it is empty.
     pub text: String,
     /// The exit status.
     pub code: u8,
@@ -15,6 +15,7 @@ pub struct Failure {
 
 const ERROR: u8 = 1;
 const BAD_CONNECTION: u8 = 2;
+const INVALID_INPUT: u8 = 3;
 const BAD_FEATURE: u8 = 4;
 const INTERRUPTED: u8 = 5;
 const BAD_ARGS: u8 = 128;
@@ -40,6 +41,11 @@ impl Failure {
         Self { text: text.into(), code: BAD_FEATURE }
     }
 
+    /// Standard input, or what is in the store, that cannot be worked with.
+    pub fn input(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: INVALID_INPUT }
+    }
+
     /// A stream that ended before it was told to.
     pub fn interrupted(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: INTERRUPTED }
@@ -48,6 +54,16 @@ impl Failure {
     /// A connection that gave an unusable answer.
     pub fn connection(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: BAD_CONNECTION }
+    }
+
+    /// All has been said already.
+    pub fn said() -> Self {
+        Self { text: String::new(), code: ERROR }
+    }
+
+    /// Whether it is the common one.
+    pub fn is_error(&self) -> bool {
+        self.code == ERROR
     }
 }
 

@@ -3,8 +3,8 @@
 
 use proa_etcd_client::api::etcdserverpb::response_op::Response;
 use proa_etcd_client::api::etcdserverpb::{
-    DeleteRangeResponse, Member, PutResponse, RangeResponse, ResponseHeader, ResponseOp, StatusResponse,
-    TxnResponse,
+    AlarmResponse, DeleteRangeResponse, HashKvResponse, Member, PutResponse, RangeResponse, ResponseHeader,
+    ResponseOp, StatusResponse, TxnResponse,
 };
 use proa_etcd_client::api::mvccpb::{Event, KeyValue};
 use serde_json::{Map, Value, json};
@@ -106,10 +106,10 @@ pub fn txn(answer: &TxnResponse) -> Value {
 
 fn op(answer: &ResponseOp) -> Value {
     let (name, body) = match &answer.response {
-        Some(Response::ResponseRange(answer)) => ("ResponseRange", range(answer)),
-        Some(Response::ResponsePut(answer)) => ("ResponsePut", put(answer)),
-        Some(Response::ResponseDeleteRange(answer)) => ("ResponseDeleteRange", delete(answer)),
-        Some(Response::ResponseTxn(answer)) => ("ResponseTxn", txn(answer)),
+        Some(Response::ResponseRange(answer)) => ("response_range", range(answer)),
+        Some(Response::ResponsePut(answer)) => ("response_put", put(answer)),
+        Some(Response::ResponseDeleteRange(answer)) => ("response_delete_range", delete(answer)),
+        Some(Response::ResponseTxn(answer)) => ("response_txn", txn(answer)),
         None => return json!({ "Response": null }),
     };
     json!({ "Response": { name: body } })
@@ -124,12 +124,49 @@ pub fn event(event: &Event) -> Value {
 }
 
 pub fn member(member: &Member) -> Value {
+    member_with_id(member, json!(member.id))
+}
+
+/// A member whose id is written as people write it.
+pub fn member_in_hex(member: &Member) -> Value {
+    member_with_id(member, json!(format!("{:x}", member.id)))
+}
+
+/// A header whose ids are written as people write them.
+pub fn header_in_hex(header: Option<&ResponseHeader>) -> Value {
+    let header = header.copied().unwrap_or_default();
     object([
-        ("ID", json!(member.id)),
+        ("cluster_id", json!(format!("{:x}", header.cluster_id))),
+        ("member_id", json!(format!("{:x}", header.member_id))),
+        ("revision", json!(header.revision)),
+        ("raft_term", json!(header.raft_term)),
+    ])
+}
+
+fn member_with_id(member: &Member, id: Value) -> Value {
+    object([
+        ("ID", id),
         ("name", json!(member.name)),
         ("peerURLs", json!(member.peer_urls)),
         ("clientURLs", json!(member.client_urls)),
         ("isLearner", json!(member.is_learner)),
+    ])
+}
+
+/// An alarm list; alarms are numbers in Go's JSON.
+pub fn alarms(answer: &AlarmResponse) -> Value {
+    let alarms = answer
+        .alarms
+        .iter()
+        .map(|raised| object([("memberID", json!(raised.member_id)), ("alarm", json!(raised.alarm))]));
+    object([("header", header(answer.header.as_ref())), ("alarms", alarms.collect())])
+}
+
+pub fn hash_kv(answer: &HashKvResponse) -> Value {
+    object([
+        ("header", header(answer.header.as_ref())),
+        ("hash", json!(answer.hash)),
+        ("compact_revision", json!(answer.compact_revision)),
     ])
 }
 

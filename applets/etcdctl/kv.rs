@@ -8,7 +8,8 @@ use proa_etcd_client::prefix_range;
 
 use super::args::{Args, Flag, switch, value};
 use super::failure::Failure;
-use super::{Context, emit};
+use super::print::Format;
+use super::{Context, emit, emit_bytes};
 
 pub const GET: &[Flag] = &[
     value("consistency", "l for linearizable (default) or s for serializable"),
@@ -33,8 +34,14 @@ pub const PUT: &[Flag] = &[
 pub const DEL: &[Flag] = &[
     switch("prefix", "keys with this prefix"),
     switch("from-key", "keys from this one on"),
+    switch("range", "accepted: a second argument is a range as it is"),
     switch("prev-kv", "print what was deleted"),
 ];
+
+const PUT_NEEDS: &str = "put command needs 1 argument and input from stdin or 2 arguments";
+/// More than any server takes in one request (1.5 MiB by default, raised by
+/// hand at most to some hundred), so that `put k < /dev/zero` ends.
+const MAX_VALUE_BYTES: u64 = 1 << 30;
 
 pub const COMPACTION: &[Flag] = &[switch("physical", "wait until space is given back")];
 
@@ -72,24 +79,31 @@ pub fn key_range(args: &Args, words: &[String], command: &str) -> Result<(Vec<u8
 /// The request of `get`.
 pub fn range_request(args: &Args) -> Result<RangeRequest, Failure> {
     let (key, range_end) = key_range(args, &args.rest, "get")?;
+    if args.is_on("keys-only") && args.is_on("count-only") {
+        return Err(Failure::args(
+            "`--keys-only` and `--count-only` cannot be set at the same time, choose one",
+        ));
+    }
     let serializable = match args.get("consistency") {
         None | Some("l") => false,
         Some("s") => true,
         Some(other) => return Err(Failure::feature(format!("unknown consistency flag {other:?}"))),
     };
-    let sort_order = match args.get("order").map(str::to_uppercase).as_deref() {
-        None | Some("") => SortOrder::None,
-        Some("ASCEND") => SortOrder::Ascend,
-        Some("DESCEND") => SortOrder::Descend,
-        Some(other) => return Err(Failure::feature(format!("bad sort order {other}"))),
+    let order = args.get("order").unwrap_or_default();
+    let sort_order = match order.to_uppercase().as_str() {
+        "" => SortOrder::None,
+        "ASCEND" => SortOrder::Ascend,
+        "DESCEND" => SortOrder::Descend,
+        _ => return Err(Failure::feature(format!("bad sort order {order}"))),
     };
-    let sort_target = match args.get("sort-by").map(str::to_uppercase).as_deref() {
-        None | Some("" | "KEY") => SortTarget::Key,
-        Some("CREATE") => SortTarget::Create,
-        Some("MODIFY") => SortTarget::Mod,
-        Some("VALUE") => SortTarget::Value,
-        Some("VERSION") => SortTarget::Version,
-        Some(other) => return Err(Failure::feature(format!("bad sort target {other}"))),
+    let target = args.get("sort-by").unwrap_or_default();
+    let sort_target = match target.to_uppercase().as_str() {
+        "" | "KEY" => SortTarget::Key,
+        "CREATE" => SortTarget::Create,
+        "MODIFY" => SortTarget::Mod,
+        "VALUE" => SortTarget::Value,
+        "VERSION" => SortTarget::Version,
+        _ => return Err(Failure::feature(format!("bad sort target {target}"))),
     };
     Ok(RangeRequest {
         key: key.into(),
@@ -107,29 +121,35 @@ pub fn range_request(args: &Args) -> Result<RangeRequest, Failure> {
 
 /// The request of `put`; a missing value is read from standard input.
 pub fn put_request(args: &Args) -> Result<PutRequest, Failure> {
-    let needs = "put command needs 1 argument and input from stdin or 2 arguments";
+    let ignore_value = args.is_on("ignore-value");
     let (key, value) = match args.rest.as_slice() {
-        [key, value] => (key, value.clone().into_bytes()),
-        [key] if args.is_on("ignore-value") => (key, Vec::new()),
+        [] => return Err(Failure::args(PUT_NEEDS)),
+        [_, _, ..] if ignore_value => {
+            return Err(Failure::args("put command needs only 1 argument when 'ignore-value' is set"));
+        }
+        [key] if ignore_value => (key, Vec::new()),
         [key] => (key, read_stdin()?),
-        _ => return Err(Failure::args(needs)),
+        // Words beyond the value would be lost without a sound.
+        [_, _, _, ..] => return Err(Failure::args(format!("{PUT_NEEDS}; quote a value with spaces"))),
+        [key, value] => (key, value.clone().into_bytes()),
     };
     Ok(PutRequest {
         key: key.clone().into(),
         value: value.into(),
         lease: args.get("lease").map_or(Ok(0), super::lease::parse_id)?,
         prev_kv: args.is_on("prev-kv"),
-        ignore_value: args.is_on("ignore-value"),
+        ignore_value,
         ignore_lease: args.is_on("ignore-lease"),
     })
 }
 
+/// A value from standard input; none at all is a forgotten argument.
 fn read_stdin() -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut value)
-        .map_err(|error| Failure::args(format!("put command failed to read value from stdin ({error})")))?;
-    Ok(value)
+    match std::io::stdin().lock().take(MAX_VALUE_BYTES).read_to_end(&mut value) {
+        Ok(count) if count > 0 => Ok(value),
+        Ok(_) | Err(_) => Err(Failure::args(PUT_NEEDS)),
+    }
 }
 
 /// The request of `del`.
@@ -139,20 +159,34 @@ pub fn delete_request(args: &Args) -> Result<DeleteRangeRequest, Failure> {
 }
 
 pub async fn get(context: &Context) -> Result<(), Failure> {
-    let answer = context.client.range(range_request(&context.args)?).await?;
-    emit(&context.printer.range(&answer));
+    let request = range_request(&context.args)?;
+    let format = context.printer.format;
+    // etcdctl refuses JSON too, though it holds the count.
+    if request.count_only && !matches!(format, Format::Fields | Format::Json) {
+        return Err(Failure::args("--count-only is only for `--write-out=fields`"));
+    }
+    if context.printer.value_only && format != Format::Simple {
+        return Err(Failure::args("print-value-only is only for `--write-out=simple`"));
+    }
+    context.printer.refuse(&[Format::Table])?;
+    let answer = context.client.range(request).await?;
+    emit_bytes(&context.printer.range(&answer));
     Ok(())
 }
 
 pub async fn put(context: &Context) -> Result<(), Failure> {
-    let answer = context.client.put(put_request(&context.args)?).await?;
-    emit(&context.printer.put(&answer));
+    let request = put_request(&context.args)?;
+    context.printer.refuse(&[Format::Table])?;
+    let answer = context.client.put(request).await?;
+    emit_bytes(&context.printer.put(&answer));
     Ok(())
 }
 
 pub async fn del(context: &Context) -> Result<(), Failure> {
-    let answer = context.client.delete_range(delete_request(&context.args)?).await?;
-    emit(&context.printer.delete(&answer));
+    let request = delete_request(&context.args)?;
+    context.printer.refuse(&[Format::Table])?;
+    let answer = context.client.delete_range(request).await?;
+    emit_bytes(&context.printer.delete(&answer));
     Ok(())
 }
 

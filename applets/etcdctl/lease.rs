@@ -1,16 +1,15 @@
 //! `lease grant|revoke|timetolive|list|keep-alive`.
 
-use std::time::Duration;
-
 use proa_etcd_client::api::etcdserverpb::{
-    LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    LeaseGrantRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
-use serde_json::json;
+use prost::Message as _;
+use serde_json::{Value, json};
 
 use super::args::{Flag, switch};
 use super::failure::Failure;
 use super::print::{Format, fields_of_header, line};
-use super::{Context, emit, json};
+use super::{Context, emit, emit_bytes, go, json};
 
 pub const TIME_TO_LIVE: &[Flag] = &[switch("keys", "list the keys attached to the lease")];
 pub const KEEP_ALIVE: &[Flag] = &[switch("once", "renew once and end")];
@@ -35,7 +34,9 @@ pub async fn grant(context: &Context) -> Result<(), Failure> {
     };
     let ttl =
         text.parse().map_err(|_| Failure::args(format!("bad TTL {text:?}: give a number of seconds")))?;
-    let answer = context.client.lease_grant(LeaseGrantRequest { ttl, id: 0 }).await?;
+    context.printer.refuse(&[Format::Table])?;
+    let answer = context.client.lease_grant(LeaseGrantRequest { ttl, id: 0 }).await;
+    let answer = answer.map_err(|error| Failure::error(format!("failed to grant lease ({error})")))?;
     let header = answer.header.as_ref();
     emit(&match context.printer.format {
         Format::Json => line(&json::beside_header(
@@ -45,6 +46,7 @@ pub async fn grant(context: &Context) -> Result<(), Failure> {
         Format::Fields => {
             fields_of_header(header) + &format!("\"ID\" : {}\n\"TTL\" : {}\n", answer.id, answer.ttl)
         }
+        Format::Protobuf => return message(&answer),
         Format::Simple | Format::Table => {
             format!("lease {:016x} granted with TTL({}s)\n", answer.id, answer.ttl)
         }
@@ -53,12 +55,17 @@ pub async fn grant(context: &Context) -> Result<(), Failure> {
 }
 
 pub async fn revoke(context: &Context) -> Result<(), Failure> {
-    let id = only_id(context, "revoke")?;
+    let [text] = context.args.rest.as_slice() else {
+        return Err(Failure::args("lease revoke command needs 1 argument"));
+    };
+    let id = parse_id(text)?;
+    context.printer.refuse(&[Format::Table])?;
     let answer = context.client.lease_revoke(LeaseRevokeRequest { id }).await;
     let answer = answer.map_err(|error| Failure::error(format!("failed to revoke lease ({error})")))?;
     emit(&match context.printer.format {
         Format::Json => line(&json::object([("header", json::header(answer.header.as_ref()))])),
         Format::Fields => fields_of_header(answer.header.as_ref()),
+        Format::Protobuf => return message(&answer),
         Format::Simple | Format::Table => format!("lease {id:016x} revoked\n"),
     });
     Ok(())
@@ -67,8 +74,9 @@ pub async fn revoke(context: &Context) -> Result<(), Failure> {
 pub async fn time_to_live(context: &Context) -> Result<(), Failure> {
     let id = only_id(context, "timetolive")?;
     let keys = context.args.is_on("keys");
-    let answer = context.client.lease_time_to_live(LeaseTimeToLiveRequest { id, keys }).await?;
-    let names: Vec<_> = answer.keys.iter().map(|key| String::from_utf8_lossy(key)).collect();
+    context.printer.refuse(&[Format::Table])?;
+    let answer = context.client.lease_time_to_live(LeaseTimeToLiveRequest { id, keys }).await;
+    let answer = answer.map_err(|error| Failure::connection(error.to_string()))?;
     let header = answer.header.as_ref();
     emit(&match context.printer.format {
         Format::Json => line(&json::beside_header(
@@ -77,22 +85,25 @@ pub async fn time_to_live(context: &Context) -> Result<(), Failure> {
                 ("id", json!(answer.id)),
                 ("ttl", json!(answer.ttl)),
                 ("granted-ttl", json!(answer.granted_ttl)),
-                ("keys", answer.keys.iter().map(|key| json::base64(key)).collect()),
+                ("keys", keys_of(&answer.keys)),
             ],
         )),
         Format::Fields => {
-            let keys: String = names.iter().map(|name| format!("\"Key\" : {name:?}\n")).collect();
+            let keys: String =
+                answer.keys.iter().map(|key| format!("\"Key\" : {}\n", go::quote(key))).collect();
             let numbers = format!(
                 "\"ID\" : {}\n\"TTL\" : {}\n\"GrantedTTL\" : {}\n",
                 answer.id, answer.ttl, answer.granted_ttl
             );
             fields_of_header(header) + &numbers + &keys
         }
+        Format::Protobuf => return message(&answer),
         Format::Simple | Format::Table if answer.granted_ttl == 0 && answer.ttl == -1 => {
             format!("lease {id:016x} already expired\n")
         }
         Format::Simple | Format::Table => {
-            let keys = if keys { format!(", attached keys([{}])", names.join(" ")) } else { String::new() };
+            let names: Vec<_> = answer.keys.iter().map(|key| String::from_utf8_lossy(key)).collect();
+            let keys = if keys { format!(", attached keys({})", go::list(&names)) } else { String::new() };
             format!(
                 "lease {id:016x} granted with TTL({}s), remaining({}s){keys}\n",
                 answer.granted_ttl, answer.ttl
@@ -102,14 +113,27 @@ pub async fn time_to_live(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Keys as Go writes a list of bytes: none of them is `null`.
+fn keys_of(keys: &[prost::bytes::Bytes]) -> Value {
+    if keys.is_empty() { Value::Null } else { keys.iter().map(|key| json::base64(key)).collect() }
+}
+
+fn message(answer: &impl prost::Message) -> Result<(), Failure> {
+    emit_bytes(&answer.encode_to_vec());
+    Ok(())
+}
+
 pub async fn list(context: &Context) -> Result<(), Failure> {
-    let answer = context.client.lease_leases(LeaseLeasesRequest {}).await?;
+    context.printer.refuse(&[Format::Table])?;
+    let answer = context.client.lease_leases(LeaseLeasesRequest {}).await;
+    let answer = answer.map_err(|error| Failure::connection(error.to_string()))?;
     let header = answer.header.as_ref();
     emit(&match context.printer.format {
         Format::Json => {
             let leases = answer.leases.iter().map(|lease| json!({ "id": lease.id })).collect();
             line(&json::beside_header(header, [("leases", leases)]))
         }
+        Format::Protobuf => return message(&answer),
         Format::Fields => {
             let leases: String =
                 answer.leases.iter().map(|lease| format!("\"ID\" : {}\n", lease.id)).collect();
@@ -123,34 +147,42 @@ pub async fn list(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Renews at a third of the lease's time, as etcd's client does.
 pub async fn keep_alive(context: &Context) -> Result<(), Failure> {
     let id = only_id(context, "keep-alive")?;
-    loop {
-        let answer = context.client.lease_keep_alive_once(id).await?;
-        let header = answer.header.as_ref();
+    context.printer.refuse(&[Format::Table])?;
+    if context.args.is_on("once") {
+        let answer = context.client.lease_keep_alive_once(id).await;
+        let answer = answer.map_err(|error| Failure::connection(error.to_string()))?;
         if answer.ttl <= 0 {
-            if context.args.is_on("once") {
-                return Err(Failure::connection("etcdserver: requested lease not found"));
-            }
-            emit(&format!("lease {id:016x} expired or revoked.\n"));
-            return Ok(());
+            return Err(Failure::connection("etcdserver: requested lease not found"));
         }
-        emit(&match context.printer.format {
-            Format::Json => {
-                line(&json::beside_header(header, [("id", json!(id)), ("ttl", json!(answer.ttl))]))
-            }
-            Format::Fields => {
-                fields_of_header(header) + &format!("\"ID\" : {id}\n\"TTL\" : {}\n", answer.ttl)
-            }
-            Format::Simple | Format::Table => {
-                format!("lease {id:016x} keepalived with TTL({})\n", answer.ttl)
-            }
-        });
-        if context.args.is_on("once") {
-            return Ok(());
-        }
-        let pause_ms = u64::try_from(answer.ttl).unwrap_or(1).saturating_mul(1000) / 3;
-        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        print_kept(context, &answer);
+        return Ok(());
     }
+    let mut kept = context.client.keep_alive(id);
+    while let Some(answer) = kept.next().await {
+        print_kept(context, &answer);
+    }
+    if context.printer.format == Format::Simple {
+        emit(&format!("lease {id:016x} expired or revoked.\n"));
+    }
+    Ok(())
+}
+
+fn print_kept(context: &Context, answer: &LeaseKeepAliveResponse) {
+    let header = answer.header.as_ref();
+    emit_bytes(&match context.printer.format {
+        Format::Json => {
+            let fields = [("ID", json!(answer.id)), ("TTL", json!(answer.ttl))];
+            line(&json::beside_header(header, fields)).into_bytes()
+        }
+        Format::Fields => {
+            let fields = format!("\"ID\" : {}\n\"TTL\" : {}\n", answer.id, answer.ttl);
+            (fields_of_header(header) + &fields).into_bytes()
+        }
+        Format::Protobuf => answer.encode_to_vec(),
+        Format::Simple | Format::Table => {
+            format!("lease {:016x} keepalived with TTL({})\n", answer.id, answer.ttl).into_bytes()
+        }
+    });
 }

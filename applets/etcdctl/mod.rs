@@ -1,12 +1,19 @@
 //! `etcdctl`: ask the store, print the answer.
 
 mod args;
-mod cluster;
+mod check;
+mod completion;
+mod endpoints;
 mod failure;
+mod go;
+mod http;
 mod json;
 mod kv;
 mod lease;
+mod members;
+mod mirror;
 mod print;
+mod session;
 mod txn;
 mod watch;
 
@@ -35,6 +42,13 @@ struct Context {
     timeouts: Timeouts,
     args: Args,
     printer: Printer,
+}
+
+impl Context {
+    /// A client of other endpoints, with this run's settings.
+    fn connect(&self, endpoints: &[String]) -> Result<Client, Failure> {
+        Ok(Client::with_timeouts(endpoints, self.timeouts)?)
+    }
 }
 
 type Done<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
@@ -73,25 +87,45 @@ const COMMANDS: &[Command] = commands! {
     ["lease", "timetolive"], lease::TIME_TO_LIVE, "ID", "Get lease information", lease::time_to_live;
     ["lease", "list"], &[], "", "List all active leases", lease::list;
     ["lease", "keep-alive"], lease::KEEP_ALIVE, "ID", "Keeps leases alive (renew)", lease::keep_alive;
-    ["member", "list"], &[], "", "Lists all members in the cluster", cluster::member_list;
-    ["member", "add"], cluster::MEMBER_ADD, "NAME", "Adds a member into the cluster", cluster::member_add;
-    ["member", "remove"], &[], "ID", "Removes a member from the cluster", cluster::member_remove;
-    ["member", "update"], cluster::MEMBER_UPDATE, "ID", "Updates a member in the cluster", cluster::member_update;
-    ["member", "promote"], &[], "ID", "Promotes a non-voting member in the cluster", cluster::member_promote;
-    ["endpoint", "status"], cluster::ENDPOINT, "", "Prints out the status of endpoints", cluster::endpoint_status;
-    ["endpoint", "health"], cluster::ENDPOINT, "", "Checks the healthiness of endpoints", cluster::endpoint_health;
-    ["endpoint", "hashkv"], cluster::HASH_KV, "", "Prints the KV history hash for each endpoint", cluster::endpoint_hashkv;
-    ["alarm", "list"], &[], "", "Lists all alarms", cluster::alarm_list;
-    ["alarm", "disarm"], &[], "", "Disarms all alarms", cluster::alarm_disarm;
-    ["defrag"], cluster::ENDPOINT, "", "Gives space of deleted data back", cluster::defrag;
+    ["member", "list"], &[], "", "Lists all members in the cluster", members::member_list;
+    ["member", "add"], members::MEMBER_ADD, "NAME", "Adds a member into the cluster", members::member_add;
+    ["member", "remove"], &[], "ID", "Removes a member from the cluster", members::member_remove;
+    ["member", "update"], members::MEMBER_UPDATE, "ID", "Updates a member in the cluster", members::member_update;
+    ["member", "promote"], &[], "ID", "Promotes a non-voting member in the cluster", members::member_promote;
+    ["move-leader"], &[], "ID", "Transfers leadership to another member", members::move_leader;
+    ["endpoint", "status"], endpoints::ENDPOINT, "", "Prints out the status of endpoints", endpoints::endpoint_status;
+    ["endpoint", "health"], endpoints::ENDPOINT, "", "Checks the healthiness of endpoints", endpoints::endpoint_health;
+    ["endpoint", "hashkv"], endpoints::HASH_KV, "", "Prints the KV history hash for each endpoint", endpoints::endpoint_hashkv;
+    ["alarm", "list"], &[], "", "Lists all alarms", endpoints::alarm_list;
+    ["alarm", "disarm"], &[], "", "Disarms all alarms", endpoints::alarm_disarm;
+    ["defrag"], endpoints::ENDPOINT, "", "Gives space of deleted data back", endpoints::defrag;
+    ["lock"], session::LOCK, "NAME [COMMAND ARG...]", "Acquires a named lock", session::lock;
+    ["elect"], session::ELECT, "NAME [PROPOSAL]", "Observes and participates in leader election", session::elect;
+    ["make-mirror"], mirror::MAKE_MIRROR, "DESTINATION", "Makes a mirror at the destination cluster", mirror::make_mirror;
+    ["check", "perf"], check::PERF, "", "Checks the performance of the cluster, for a minute", check::perf;
+    ["check", "datascale"], check::DATASCALE, "", "Checks the memory of a member that holds much data", check::datascale;
+    ["completion"], &[], "bash|zsh|fish", "Prints a script that completes commands in a shell", completion::completion;
 };
 
 fn main(words: Vec<String>) -> ExitCode {
     proa_base::cli::restore_sigpipe();
+    let version = std::env::var_os("ETCDCTL_API").unwrap_or_default();
+    match version.to_str() {
+        Some("" | "3") => {}
+        _ => {
+            eprintln!(
+                "Error: unsupported API version ETCDCTL_API={}: give 3",
+                version.to_string_lossy()
+            );
+            return ExitCode::FAILURE;
+        }
+    }
     match run(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("Error: {}", failure.text);
+            if !failure.text.is_empty() {
+                eprintln!("Error: {}", failure.text);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -105,8 +139,8 @@ fn run(words: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     let format = Format::parse(&setting(&args, "write-out").unwrap_or_else(|| "simple".to_owned()))?;
-    let is_on = |name| setting(&args, name).as_deref() == Some("true");
-    if setting(&args, "insecure-transport").is_some_and(|value| value != "true") {
+    let is_on = |name| setting(&args, name).is_some_and(|value| args::is_true(&value));
+    if setting(&args, "insecure-transport").is_some_and(|value| !args::is_true(&value)) {
         return Err(Failure::flag("--insecure-transport=false is not supported yet: there is no TLS"));
     }
     let printer = Printer { format, hex: is_on("hex"), value_only: args.is_on("print-value-only") };
@@ -129,12 +163,6 @@ fn run(words: &[String]) -> Result<(), Failure> {
 /// The command that the words name, and the words that are left; `None` when
 /// the question is answered already.
 fn choose(words: &[String]) -> Result<Option<(&'static Command, Vec<String>)>, Failure> {
-    if let Some(version) =
-        std::env::var_os("ETCDCTL_API").filter(|version| version != "3" && !version.is_empty())
-    {
-        let version = version.to_string_lossy().into_owned();
-        return Err(Failure::flag(format!("ETCDCTL_API={version}: only API version 3 is served yet")));
-    }
     // Global flags may stand before the command.
     let places = argument_places(words);
     let at = |number: usize| places.get(number).map(|place| words[*place].as_str());
@@ -240,9 +268,14 @@ fn flags(flags: &[Flag]) -> String {
 
 /// Prints at once: somebody may be reading line by line.
 fn emit(text: &str) {
+    emit_bytes(text.as_bytes());
+}
+
+/// As [`emit`], for what need not be text.
+fn emit_bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     // A reader that has gone ends the process by SIGPIPE.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use proa_etcd_client::api::etcdserverpb::{
     DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
 };
 use proa_etcd_client::api::mvccpb::KeyValue;
+use prost::Message;
 
 use super::failure::Failure;
-use super::json;
+use super::{go, json};
 
 /// `--write-out`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,10 @@ pub enum Format {
     Json,
     /// `"Name" : value` lines.
     Fields,
-    /// A framed table, for what is a table; else as simple.
+    /// A framed table, for what is a table.
     Table,
+    /// The answer's own message, encoded.
+    Protobuf,
 }
 
 impl Format {
@@ -35,12 +38,23 @@ impl Format {
             "json" => Self::Json,
             "fields" => Self::Fields,
             "table" => Self::Table,
+            "protobuf" => Self::Protobuf,
             _ => {
                 return Err(Failure::feature(format!(
-                    "unsupported output format {text:?}: give simple, json, fields or table"
+                    "unsupported output format {text:?}: give simple, json, fields, table or protobuf"
                 )));
             }
         })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::Json => "json",
+            Self::Fields => "fields",
+            Self::Table => "table",
+            Self::Protobuf => "protobuf",
+        }
     }
 }
 
@@ -56,91 +70,123 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// A key or value.
-    fn text(&self, bytes: &[u8]) -> String {
-        if !self.hex {
-            return String::from_utf8_lossy(bytes).into_owned();
+    /// Refuses the formats that a command's answer has not. Asked before the
+    /// command does anything: what is refused must not have happened.
+    ///
+    /// # Errors
+    /// In etcdctl's words.
+    pub fn refuse(&self, formats: &[Format]) -> Result<(), Failure> {
+        if formats.contains(&self.format) {
+            let text = format!("{} not supported as output format", self.format.name());
+            return Err(Failure::feature(text));
         }
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "\\x{byte:02x}");
-            text
-        })
+        Ok(())
+    }
+
+    /// A key or value.
+    fn text(&self, out: &mut Vec<u8>, bytes: &[u8]) {
+        if self.hex {
+            let digits = bytes.iter().fold(String::new(), |mut text, byte| {
+                // Writing to a String does not fail.
+                let _ = write!(text, "\\x{byte:02x}");
+                text
+            });
+            out.extend_from_slice(digits.as_bytes());
+        } else {
+            out.extend_from_slice(bytes);
+        }
+        out.push(b'\n');
     }
 
     /// The lines of one entry.
-    pub fn entry(&self, kv: &KeyValue) -> String {
-        let value = self.text(&kv.value);
-        if self.value_only { format!("{value}\n") } else { format!("{}\n{value}\n", self.text(&kv.key)) }
+    pub fn entry(&self, out: &mut Vec<u8>, kv: &KeyValue) {
+        if !self.value_only {
+            self.text(out, &kv.key);
+        }
+        self.text(out, &kv.value);
     }
 
-    fn entries<'a>(&self, kvs: impl IntoIterator<Item = &'a KeyValue>) -> String {
-        kvs.into_iter().map(|kv| self.entry(kv)).collect()
+    fn entries<'a>(&self, out: &mut Vec<u8>, kvs: impl IntoIterator<Item = &'a KeyValue>) {
+        kvs.into_iter().for_each(|kv| self.entry(out, kv));
     }
 
     /// The answer to a read.
-    pub fn range(&self, answer: &RangeResponse) -> String {
+    pub fn range(&self, answer: &RangeResponse) -> Vec<u8> {
         match self.format {
-            Format::Json => line(&json::range(answer)),
+            Format::Json => line(&json::range(answer)).into_bytes(),
+            Format::Protobuf => answer.encode_to_vec(),
             Format::Fields => {
                 let kvs: String = answer.kvs.iter().map(|kv| fields_of_entry("", kv)).collect();
                 let more = format!("\"More\" : {}\n\"Count\" : {}\n", answer.more, answer.count);
-                fields_of_header(answer.header.as_ref()) + &kvs + &more
+                (fields_of_header(answer.header.as_ref()) + &kvs + &more).into_bytes()
             }
-            Format::Simple | Format::Table => self.entries(&answer.kvs),
+            Format::Simple | Format::Table => {
+                let mut out = Vec::new();
+                self.entries(&mut out, &answer.kvs);
+                out
+            }
         }
     }
 
     /// The answer to a write.
-    pub fn put(&self, answer: &PutResponse) -> String {
+    pub fn put(&self, answer: &PutResponse) -> Vec<u8> {
         match self.format {
-            Format::Json => line(&json::put(answer)),
+            Format::Json => line(&json::put(answer)).into_bytes(),
+            Format::Protobuf => answer.encode_to_vec(),
             Format::Fields => {
                 let before = answer.prev_kv.as_ref().map_or(String::new(), |kv| fields_of_entry("Prev", kv));
-                fields_of_header(answer.header.as_ref()) + &before
+                (fields_of_header(answer.header.as_ref()) + &before).into_bytes()
             }
-            Format::Simple | Format::Table => "OK\n".to_owned() + &self.entries(&answer.prev_kv),
+            Format::Simple | Format::Table => {
+                let mut out = b"OK\n".to_vec();
+                self.entries(&mut out, &answer.prev_kv);
+                out
+            }
         }
     }
 
     /// The answer to a deletion.
-    pub fn delete(&self, answer: &DeleteRangeResponse) -> String {
+    pub fn delete(&self, answer: &DeleteRangeResponse) -> Vec<u8> {
         match self.format {
-            Format::Json => line(&json::delete(answer)),
+            Format::Json => line(&json::delete(answer)).into_bytes(),
+            Format::Protobuf => answer.encode_to_vec(),
             Format::Fields => {
                 let before: String = answer.prev_kvs.iter().map(|kv| fields_of_entry("Prev", kv)).collect();
-                fields_of_header(answer.header.as_ref())
-                    + &format!("\"Deleted\" : {}\n", answer.deleted)
-                    + &before
+                let deleted = format!("\"Deleted\" : {}\n", answer.deleted);
+                (fields_of_header(answer.header.as_ref()) + &deleted + &before).into_bytes()
             }
             Format::Simple | Format::Table => {
-                format!("{}\n", answer.deleted) + &self.entries(&answer.prev_kvs)
+                let mut out = format!("{}\n", answer.deleted).into_bytes();
+                self.entries(&mut out, &answer.prev_kvs);
+                out
             }
         }
     }
 
     /// The answer to a transaction.
-    pub fn txn(&self, answer: &TxnResponse) -> String {
-        if self.format == Format::Json {
-            return line(&json::txn(answer));
-        }
+    pub fn txn(&self, answer: &TxnResponse) -> Vec<u8> {
         let mut out = match self.format {
+            Format::Json => return line(&json::txn(answer)).into_bytes(),
+            Format::Protobuf => return answer.encode_to_vec(),
             Format::Fields => {
                 fields_of_header(answer.header.as_ref()) + &format!("\"Succeeded\" : {}\n", answer.succeeded)
             }
-            Format::Simple | Format::Table | Format::Json => {
+            Format::Simple | Format::Table => {
                 (if answer.succeeded { "SUCCESS\n" } else { "FAILURE\n" }).to_owned()
             }
-        };
+        }
+        .into_bytes();
         for response in &answer.responses {
-            out.push('\n');
-            out += &match &response.response {
-                Some(Response::ResponseRange(answer)) => self.range(answer),
-                Some(Response::ResponsePut(answer)) => self.put(answer),
-                Some(Response::ResponseDeleteRange(answer)) => self.delete(answer),
-                Some(Response::ResponseTxn(answer)) => self.txn(answer),
-                None => String::new(),
-            };
+            if self.format == Format::Simple {
+                out.push(b'\n');
+            }
+            match &response.response {
+                Some(Response::ResponseRange(answer)) => out.extend(self.range(answer)),
+                Some(Response::ResponsePut(answer)) => out.extend(self.put(answer)),
+                Some(Response::ResponseDeleteRange(answer)) => out.extend(self.delete(answer)),
+                Some(Response::ResponseTxn(answer)) => out.extend(self.txn(answer)),
+                None => {}
+            }
         }
         out
     }
@@ -148,7 +194,7 @@ impl Printer {
 
 /// One JSON document and the end of the line.
 pub fn line(value: &serde_json::Value) -> String {
-    format!("{value}\n")
+    format!("{}\n", go::json(value))
 }
 
 /// The header as fields.
@@ -160,14 +206,15 @@ pub fn fields_of_header(header: Option<&ResponseHeader>) -> String {
     )
 }
 
-fn fields_of_entry(prefix: &str, kv: &KeyValue) -> String {
+/// An entry as fields, each name after `prefix`.
+pub fn fields_of_entry(prefix: &str, kv: &KeyValue) -> String {
     format!(
-        "\"{prefix}Key\" : {:?}\n\"{prefix}CreateRevision\" : {}\n\"{prefix}ModRevision\" : {}\n\"{prefix}Version\" : {}\n\"{prefix}Value\" : {:?}\n\"{prefix}Lease\" : {}\n",
-        String::from_utf8_lossy(&kv.key),
+        "\"{prefix}Key\" : {}\n\"{prefix}CreateRevision\" : {}\n\"{prefix}ModRevision\" : {}\n\"{prefix}Version\" : {}\n\"{prefix}Value\" : {}\n\"{prefix}Lease\" : {}\n",
+        go::quote(&kv.key),
         kv.create_revision,
         kv.mod_revision,
         kv.version,
-        String::from_utf8_lossy(&kv.value),
+        go::quote(&kv.value),
         kv.lease
     )
 }
@@ -230,5 +277,18 @@ mod tests {
         for (bytes, want) in [(0, "0 B"), (999, "999 B"), (20480, "20 kB"), (1_500_000, "1.5 MB")] {
             assert_eq!(human_bytes(bytes), want);
         }
+    }
+
+    #[test]
+    fn what_is_no_text_is_printed_as_it_is() {
+        let kv = KeyValue { key: b"\xff\0"[..].into(), value: "v".into(), ..KeyValue::default() };
+        let answer = RangeResponse { kvs: vec![kv], count: 1, ..RangeResponse::default() };
+        let printer = |format, hex| Printer { format, hex, value_only: false };
+        assert_eq!(printer(Format::Simple, false).range(&answer), b"\xff\0\nv\n");
+        assert_eq!(printer(Format::Simple, true).range(&answer), b"\\xff\\x00\n\\x76\n");
+        let fields = String::from_utf8_lossy(&printer(Format::Fields, false).range(&answer)).into_owned();
+        assert!(fields.contains("\"Key\" : \"\\xff\\x00\"\n"), "{fields}");
+        let message = printer(Format::Protobuf, false).range(&answer);
+        assert_eq!(RangeResponse::decode(message.as_slice()).ok(), Some(answer));
     }
 }

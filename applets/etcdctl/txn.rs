@@ -8,7 +8,8 @@ use proa_etcd_client::api::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
 use super::args::{Args, Flag, switch};
 use super::failure::Failure;
-use super::{Context, emit, kv};
+use super::print::Format;
+use super::{Context, emit, emit_bytes, kv};
 
 pub const TXN: &[Flag] = &[switch("interactive", "say what is read next")];
 
@@ -16,9 +17,10 @@ pub async fn txn(context: &Context) -> Result<(), Failure> {
     if !context.args.rest.is_empty() {
         return Err(Failure::args("txn command does not accept argument"));
     }
+    context.printer.refuse(&[Format::Table])?;
     let request = read(&mut std::io::stdin().lock(), context.args.is_on("interactive"))?;
     let answer = context.client.txn(request).await?;
-    emit(&context.printer.txn(&answer));
+    emit_bytes(&context.printer.txn(&answer));
     Ok(())
 }
 
@@ -40,15 +42,19 @@ fn read(input: &mut dyn BufRead, interactive: bool) -> Result<TxnRequest, Failur
     })
 }
 
-/// Lines up to an empty one or the end.
+/// Lines up to an empty one.
 fn lines(input: &mut dyn BufRead) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
         let read = input.read_line(&mut line);
-        let count = read.map_err(|error| Failure::args(format!("reading standard input: {error}")))?;
+        let count = read.map_err(|error| Failure::input(format!("reading standard input: {error}")))?;
+        if count == 0 {
+            // What is cut off must not be carried out in part.
+            return Err(Failure::input("EOF: each of the three lists ends with an empty line"));
+        }
         let line = line.trim();
-        if count == 0 || line.is_empty() {
+        if line.is_empty() {
             return Ok(lines);
         }
         lines.push(line.to_owned());
@@ -58,7 +64,7 @@ fn lines(input: &mut dyn BufRead) -> Result<Vec<String>, Failure> {
 /// `mod("key") > "0"`. Source: etcdctl's txn command.
 fn condition(line: &str) -> Result<Compare, Failure> {
     let wrong = || {
-        Failure::args(format!(
+        Failure::input(format!(
             "malformed comparison: {line}; want TARGET(\"KEY\") OP \"VALUE\" with create, mod, ver, val or lease, and =, <, > or !="
         ))
     };
@@ -116,8 +122,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 
 /// `put KEY VALUE`, `get ...`, `del ...` with the flags of those commands.
 fn operation(line: &str) -> Result<RequestOp, Failure> {
-    let words = split(line).ok_or_else(|| Failure::args(format!("unterminated quote: {line}")))?;
-    let unknown = || Failure::args(format!("invalid txn request: {line}; want put, get or del"));
+    let words = split(line).ok_or_else(|| Failure::input(format!("unterminated quote: {line}")))?;
+    let unknown = || Failure::input(format!("invalid txn request: {line}; want put, get or del"));
     let (command, words) = words.split_first().ok_or_else(unknown)?;
     let request = match command.as_str() {
         "get" => Request::RequestRange(kv::range_request(&Args::parse(words, kv::GET)?)?),
@@ -163,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_read_as_etcdctl_does() {
-        let text = "mod(\"k 1\") > \"0\"\nval(\"a\") = \"x\\\"y\"\n\nput 'b c' \"d e\"\nget a --limit=2\n\ndel a b\n";
+        let text = "mod(\"k 1\") > \"0\"\nval(\"a\") = \"x\\\"y\"\n\nput 'b c' \"d e\"\nget a --limit=2\n\ndel a b\n\n";
         let request = read(&mut text.as_bytes(), false).unwrap();
         assert_eq!(request.compare[0].key, "k 1");
         assert_eq!(request.compare[0].target_union, Some(TargetUnion::ModRevision(0)));
@@ -174,6 +180,8 @@ mod tests {
             panic!("{request:?}")
         };
         assert_eq!(delete.range_end, "b");
+        let cut = text.trim_end();
+        assert_eq!(read(&mut cut.as_bytes(), false).unwrap_err().code, 3);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 mod call;
 mod endpoint;
 mod error;
+mod keep_alive;
 mod pb;
+mod queue;
 mod watch;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 pub use call::Timeouts;
 use call::{Caller, Repeat};
 pub use error::Error;
+pub use keep_alive::KeepAlive;
 use pb::{ClusterClient, KvClient, LeaseClient, MaintenanceClient};
 pub use proa_etcd_api as api;
 use proa_etcd_api::etcdserverpb::{
@@ -27,6 +30,7 @@ use proa_etcd_api::etcdserverpb::{
     PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use prost::bytes::Bytes;
+pub use queue::{Place, key_of};
 pub use tonic::Code;
 use tonic::transport::Channel;
 pub use watch::{Watch, WatchItem, WatchOptions};
@@ -161,15 +165,12 @@ impl Client {
     /// # Errors
     /// [`Error::Unavailable`] when no member answered.
     pub async fn lease_keep_alive_once(&self, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
-        let answers = self
-            .caller
-            .call(Repeat::Safe, id, |channel, id| async move {
-                let one = tokio_stream::once(LeaseKeepAliveRequest { id });
-                let mut answers = lease(channel).lease_keep_alive(one).await?.into_inner();
-                Ok(tonic::Response::new(answers.message().await?))
-            })
-            .await?;
-        answers.ok_or_else(|| Error::Protocol("a keep-alive got no answer".to_owned()))
+        keep_alive_once(&self.caller, id).await
+    }
+
+    /// Renews a lease again and again, for as long as the answer is held.
+    pub fn keep_alive(&self, id: i64) -> KeepAlive {
+        KeepAlive::start(Arc::clone(&self.caller), id)
     }
 
     /// Watches `key`, or `key..range_end` when `range_end` is not empty, from
@@ -188,6 +189,17 @@ impl Client {
     ) -> Watch {
         Watch::start(Arc::clone(&self.caller), key.into(), range_end.into(), options)
     }
+}
+
+async fn keep_alive_once(caller: &Caller, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
+    let answers = caller
+        .call(Repeat::Safe, id, |channel, id| async move {
+            let one = tokio_stream::once(LeaseKeepAliveRequest { id });
+            let mut answers = lease(channel).lease_keep_alive(one).await?.into_inner();
+            Ok(tonic::Response::new(answers.message().await?))
+        })
+        .await?;
+    answers.ok_or_else(|| Error::Protocol("a keep-alive got no answer".to_owned()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use crate::call::Caller;
 use crate::error::{Error, classify};
 use crate::pb::WatchClient;
 use proa_etcd_api::etcdserverpb::{
-    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
+    ResponseHeader, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    watch_request::RequestUnion,
 };
 use proa_etcd_api::mvccpb::Event;
 use prost::bytes::Bytes;
@@ -25,6 +26,8 @@ use prost::bytes::Bytes;
 const QUEUE_ITEMS: usize = 64;
 /// Between two attempts to reach a member, so that a lost store costs little.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Questions for progress that wait for the connection; one answer serves them all.
+const PROGRESS_QUESTIONS: usize = 1;
 /// Tells the member to end the stream when it has lost the majority, instead
 /// of staying silent. Source: etcd, `rpctypes.MetadataRequireLeaderKey`.
 const HAS_LEADER: &str = "hasleader";
@@ -53,19 +56,21 @@ pub enum WatchItem {
     },
     /// Changes in order of revision; all changes of one revision together.
     Events {
-        /// The store's revision when they were sent.
-        revision: i64,
+        /// Who sent them, and the store's revision then.
+        header: ResponseHeader,
         /// At least one.
         events: Vec<Event>,
     },
     /// Nothing up to and including this revision is missing.
     Progress {
-        /// The store's revision.
-        revision: i64,
+        /// Who says so, and the store's revision.
+        header: ResponseHeader,
     },
     /// History before `revision` is gone, and some of it was not delivered.
     /// The last item: read the keys anew and watch from there.
     Compacted {
+        /// Who says so.
+        header: ResponseHeader,
         /// The oldest revision that can still be watched.
         revision: i64,
     },
@@ -79,6 +84,7 @@ pub enum WatchItem {
 /// is lost, for as long as it takes. Dropping it ends the watch.
 pub struct Watch {
     items: ReceiverStream<WatchItem>,
+    progress: mpsc::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -86,9 +92,16 @@ impl Watch {
     pub(crate) fn start(caller: Arc<Caller>, key: Bytes, range_end: Bytes, options: WatchOptions) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_ITEMS);
         let position = Position { next: options.from_revision, cluster_id: None };
-        let worker = Worker { caller, key, range_end, options, sender, position };
+        let (progress, questions) = mpsc::channel(PROGRESS_QUESTIONS);
+        let worker = Worker { caller, key, range_end, options, sender, questions, position };
         let task = tokio::spawn(worker.run());
-        Self { items: ReceiverStream::new(receiver), task }
+        Self { items: ReceiverStream::new(receiver), progress, task }
+    }
+
+    /// Asks the member how far this watch has come; a [`WatchItem::Progress`] answers.
+    pub fn request_progress(&self) {
+        // A full queue holds the same question already; a closed one ends the watch.
+        let _ = self.progress.try_send(());
     }
 }
 
@@ -136,7 +149,7 @@ impl Position {
             return Step::Last(WatchItem::Refused(refused));
         }
         if answer.canceled {
-            return cancelled(answer.compact_revision, &answer.cancel_reason);
+            return cancelled(header, answer.compact_revision, &answer.cancel_reason);
         }
         let revision = header.revision;
         if answer.created {
@@ -148,19 +161,19 @@ impl Position {
         match answer.events.last().and_then(|event| event.kv.as_ref()) {
             Some(last) => {
                 self.next = last.mod_revision + 1;
-                Step::Deliver(WatchItem::Events { revision, events: answer.events })
+                Step::Deliver(WatchItem::Events { header, events: answer.events })
             }
             None => {
                 self.next = self.next.max(revision + 1);
-                Step::Deliver(WatchItem::Progress { revision })
+                Step::Deliver(WatchItem::Progress { header })
             }
         }
     }
 }
 
-fn cancelled(compact_revision: i64, reason: &str) -> Step {
+fn cancelled(header: ResponseHeader, compact_revision: i64, reason: &str) -> Step {
     if compact_revision > 0 {
-        return Step::Last(WatchItem::Compacted { revision: compact_revision });
+        return Step::Last(WatchItem::Compacted { header, revision: compact_revision });
     }
     if reason.is_empty() || reason.contains("no leader") {
         return Step::Reconnect;
@@ -175,6 +188,7 @@ struct Worker {
     range_end: Bytes,
     options: WatchOptions,
     sender: mpsc::Sender<WatchItem>,
+    questions: mpsc::Receiver<()>,
     position: Position,
 }
 
@@ -201,7 +215,7 @@ impl Worker {
         request.metadata_mut().insert(HAS_LEADER, yes);
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         match self.caller.ask_once(client.watch(request)).await {
-            Ok(answers) => self.follow(answers).await?,
+            Ok(answers) => self.follow(answers, &requests).await?,
             Err(Error::Unavailable { .. }) => {}
             Err(error) => {
                 self.deliver(WatchItem::Refused(error)).await?;
@@ -212,9 +226,22 @@ impl Worker {
         Ok(())
     }
 
-    async fn follow(&mut self, mut answers: Streaming<WatchResponse>) -> Result<(), Finished> {
+    async fn follow(
+        &mut self,
+        mut answers: Streaming<WatchResponse>,
+        requests: &mpsc::Sender<WatchRequest>,
+    ) -> Result<(), Finished> {
         loop {
-            let answer = match answers.message().await {
+            let answer = tokio::select! {
+                answer = answers.message() => answer,
+                Some(()) = self.questions.recv() => {
+                    let union = RequestUnion::ProgressRequest(WatchProgressRequest {});
+                    // One that finds no room is still being asked.
+                    let _ = requests.try_send(WatchRequest { request_union: Some(union) });
+                    continue;
+                }
+            };
+            let answer = match answer {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return Ok(()),
                 Err(status) => match classify(status) {
@@ -300,7 +327,7 @@ mod tests {
         let mut position = Position { next: 3, cluster_id: Some(7) };
         let compacted = WatchResponse { canceled: true, compact_revision: 6, ..answer(9) };
         let step = position.advance(compacted);
-        assert!(matches!(step, Step::Last(WatchItem::Compacted { revision: 6 })));
+        assert!(matches!(step, Step::Last(WatchItem::Compacted { revision: 6, .. })));
         let mut stranger = answer(9);
         stranger.header = Some(ResponseHeader { cluster_id: 8, ..ResponseHeader::default() });
         let step = position.advance(stranger);

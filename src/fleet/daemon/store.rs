@@ -227,9 +227,9 @@ impl Changes {
     pub async fn next(&mut self) -> Change {
         loop {
             match self.watch.next().await {
-                Some(WatchItem::Events { revision, events }) => {
+                Some(WatchItem::Events { header, events }) => {
                     let events = events.into_iter().filter_map(|event| self.event(event)).collect();
-                    return Change::Events(Revision(revision), events);
+                    return Change::Events(Revision(header.revision), events);
                 }
                 Some(WatchItem::Begun { .. } | WatchItem::Progress { .. }) => {}
                 Some(WatchItem::Compacted { .. }) | None => return Change::Lost,

@@ -185,7 +185,7 @@ async fn a_watch_of_lost_history_says_so() {
     while let Some(item) = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap() {
         match item {
             WatchItem::Begun { .. } => {}
-            WatchItem::Compacted { revision } => lost = Some(revision),
+            WatchItem::Compacted { revision, .. } => lost = Some(revision),
             other => panic!("{other:?}"),
         }
     }
