@@ -286,3 +286,193 @@ fn every_form_of_every_answer_is_that_of_etcdctl() {
 fn refusals_have_the_exit_status_of_etcdctl() {
     same_at_ours(THE_REST);
 }
+
+/// Debian's etcd with the v2 API; killed when dropped.
+struct Etcd {
+    child: std::process::Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Etcd {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, peer) = (etcd::free_url(), etcd::free_url());
+        let child = Command::new("/usr/bin/etcd")
+            .arg("--enable-v2")
+            .args(["--data-dir", folder.path().to_str().unwrap()])
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .env_clear()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("/usr/bin/etcd: {error}; install the package etcd-server"));
+        let own = Self { child, url, _folder: folder };
+        let client = proa_etcd_client::Client::connect(std::slice::from_ref(&own.url)).unwrap();
+        let runtime = etcd::runtime();
+        etcd::wait_for("an etcd that serves", || {
+            runtime.block_on(client.range(Default::default())).err().filter(|error| {
+                // It refuses an empty key once it has a leader.
+                error.is_refused(proa_etcd_client::Code::InvalidArgument)
+            })
+        });
+        own
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The v2 commands. Order of names is asked for: without it etcd's is random.
+const V2: &str = r#"
+set /a 1
+set /a 2
+-o extended set /a 3
+-o json set /a 4
+get /a
+-o extended get /a
+-o json get /a
+get a
+get /nope
+-o json get /nope
+get
+set
+set /a
+set /a <<< from standard input
+mk /a 1
+mk /b 1
+mk --in-order /q x
+-o json mk --in-order /q y
+mk --ttl 100 /ttl x
+mkdir /d
+mkdir /d
+mkdir --ttl 100 /dt
+setdir /d2
+setdir --ttl 50 /d2
+set /d/x 1
+set /d/y 2
+set /d/sub/z 2
+set /d 5
+ls --sort
+ls --sort /d
+ls --sort -r /
+ls --sort -p -r /
+-o json ls --sort /d
+-o extended ls --sort /d
+ls /a
+ls /nope
+get /d
+-o json get /d
+update /a 9
+update /nope 9
+update --ttl 100 /a 10
+updatedir --ttl 100 /d2
+updatedir /nope
+updatedir
+set --swap-with-value 10 /a 11
+set --swap-with-value zz /a 12
+set --swap-with-index 1 /a 12
+rm --with-value zz /a
+rm --with-index 1 /a
+-o json rm /a
+rm /b
+rm /nope
+rm /d
+rm --dir /d
+-o json mkdir /jd
+-o extended mkdir /jd3
+-o json rmdir /jd
+-o extended rmdir /jd3
+-o extended rm -r /d
+rmdir /d2
+rmdir /nope
+rmdir
+rm
+rm /
+set / x
+get /
+set -- /dash -v
+set /dash2 -v
+get -q /dash
+get --quorum --sort /dash
+get /dash extra
+set /x/ 1
+set '/sp ace' 'va lue&<>'
+-o json get '/sp ace'
+set /_hidden 1
+ls --sort -r
+get /_hidden
+watch --after-index 1 -r /
+-o json watch --after-index 1 -r /
+-o extended watch --after-index 1 -r /a
+watch
+exec-watch /dash
+member list
+member foo
+member add x
+member list extra
+member remove 1
+cluster-health
+foo
+get --foo /x
+user list
+user get nobody
+user get
+user add u1:pw
+user get u1
+role list
+role add r1
+role add r1
+role grant r1 --path /x --read
+role grant r1 --path /x
+role grant r1 --read
+role grant r1 --path x --rw
+role grant r1 --path '/y/*' --rw
+role get r1
+role get nope
+role revoke r1 --path '/x' --read
+role revoke r1 --path '/x' --read
+user grant u1
+user grant u1 --roles r1
+user grant u1 --roles r1
+user get u1
+user revoke u1 --roles r1
+user remove u1
+user remove u1
+role remove r1
+role remove r1
+auth enable
+auth disable
+user add root:pw
+auth enable
+user list
+-u root:pw user list
+-u root:pw auth disable
+auth enable x
+--endpoints http://127.0.0.1:1 get /a
+--endpoints http://127.0.0.1:1 --no-sync get /a
+--endpoints http://127.0.0.1:1 cluster-health
+--endpoints http://127.0.0.1:1 member list
+"#;
+
+#[test]
+fn the_commands_of_api_version_2_are_those_of_etcdctl() {
+    let (left, right) = (Etcd::start(), Etcd::start());
+    let theirs = Tool { program: "/usr/bin/etcdctl".into(), first: &[], api: "2" };
+    // Usage of unknown flags is etcdctl's own text; only the status is compared.
+    let (with_usage, plain): (Vec<&str>, Vec<&str>) = V2.lines().partition(|line| line.contains("--foo"));
+    same((&theirs, &left.url), (&ours("2"), &right.url), &plain.join("\n"));
+    for line in with_usage {
+        let words = words(line);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let codes = (theirs.run(&left.url, &words, "").code, ours("2").run(&right.url, &words, "").code);
+        assert_eq!(codes.0, codes.1, "{line}");
+    }
+}

@@ -15,6 +15,7 @@ mod mirror;
 mod print;
 mod session;
 mod txn;
+mod v2;
 mod watch;
 
 use std::future::Future;
@@ -112,9 +113,10 @@ fn main(words: Vec<String>) -> ExitCode {
     let version = std::env::var_os("ETCDCTL_API").unwrap_or_default();
     match version.to_str() {
         Some("" | "3") => {}
+        Some("2") => return v2::main(&words),
         _ => {
             eprintln!(
-                "Error: unsupported API version ETCDCTL_API={}: give 3",
+                "Error: unsupported API version ETCDCTL_API={}: give 2 or 3",
                 version.to_string_lossy()
             );
             return ExitCode::FAILURE;
