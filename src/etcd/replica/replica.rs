@@ -206,6 +206,12 @@ impl Replica {
     /// refused, on every member alike.
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<ConfState, String> {
         let state = self.raw.apply_conf_change(change).map_err(|error| error.to_string())?;
+        let raft = &mut self.raw.raft;
+        // raft-rs lets who is no member any more lead on or stand for election,
+        // and panics at the next acknowledgement or vote.
+        if raft.state != StateRole::Follower && raft.prs().get(raft.id).is_none() {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+        }
         self.keep_timeout();
         Ok(state)
     }
