@@ -15,7 +15,7 @@ release := target/x86_64-unknown-linux-gnu/release
 # RocksDB is compiled once and found by every profile.
 cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
 
-.PHONY: help setup slow build image run check unit differential cluster test prove clean
+.PHONY: help setup slow build image run check unit differential simulation cluster test prove clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,16 +54,21 @@ unit: slow
 differential: build
 	PROA_FUZZ_SECONDS=120 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
 
+# A cluster on one thread, in virtual time: fresh seeds for three minutes.
+simulation: slow
+	PROA_SIMULATION_S=$(or $(SIMULATION_S),180) $(cargo) test --locked -p proa-etcd-server --lib simulation::runs -- --nocapture
+
 # Three machines on the image that users get.
 cluster: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test cluster -- --nocapture
 
-test: image check unit differential cluster
+test: image check unit differential simulation cluster
 	@buildroot/budget.sh $(release)/proa
 	@echo "== all tests passed"
 
 prove: build
 	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
+	$(MAKE) simulation SIMULATION_S=3600
 	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_kill -- --nocapture
 
 clean:

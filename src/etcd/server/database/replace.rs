@@ -41,6 +41,12 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// A copy that lies nowhere, for the simulation's database to find.
+    #[cfg(test)]
+    pub(crate) fn simulated() -> Self {
+        Self { database: PathBuf::new() }
+    }
+
     pub(super) fn put_in_place(self) -> Result<(), DatabaseError> {
         finish(&self.database)
     }

@@ -237,7 +237,6 @@ fn initial_of_founding(config: &NodeConfig, founded: &Founded) -> Result<Initial
 
 /// What the database of each first member starts with.
 #[cfg(test)]
-#[allow(dead_code, reason = "what members start with whose disks are no files")]
 pub(super) fn first_state(members: &[Member]) -> Writes {
     Initial::founding(Identity { cluster_id: 0, member_id: 0 }, members.to_vec()).state()
 }

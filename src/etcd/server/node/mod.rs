@@ -40,6 +40,8 @@ mod outbox;
 mod proposals;
 mod shared;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod types;
 mod writer;
