@@ -4,6 +4,7 @@
 #   make run UNIT=my.service    the same with your own unit
 #   make test              everything that CI runs
 #   make prove             the long proofs: hundreds of kills, a million compared answers
+#   make bench             speed beside Debian's etcd, on an idle machine
 #   make image             build/proa.img and what boots it
 #   make check             formatting, lints, documentation, unit tests
 
@@ -15,7 +16,7 @@ release := target/x86_64-unknown-linux-gnu/release
 # RocksDB is compiled once and found by every profile.
 cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
 
-.PHONY: help setup slow build image run check unit differential simulation cluster test prove clean
+.PHONY: help setup slow build image run check unit differential simulation cluster test prove bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -70,6 +71,11 @@ prove: build
 	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
 	$(MAKE) simulation SIMULATION_S=3600
 	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_kill -- --nocapture
+
+# On a machine that does nothing else, in alternating rounds with the real etcd.
+bench: build
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) bench --locked -p proa --bench store -- \
+		$$(buildroot/peers.sh | sed 's,\(.*\) \(.*\),etcd-\1=\2/usr/bin/etcd,')
 
 clean:
 	rm -rf build target
