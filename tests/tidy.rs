@@ -17,7 +17,7 @@ const EDGES: &[(&str, &str, Kind, &[&str])] = &[
     ("src/etcd/replica", "proa-etcd-replica", Kind::Pure, &["proa-base"]),
     ("src/fleet/model",  "proa-fleet-model",  Kind::Pure, &["proa-base"]),
     ("src/update/model", "proa-update-model", Kind::Pure, &["proa-base"]),
-    ("src/etcd/server",  "proa-etcd-server",  Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-replica", "proa-etcd-store"]),
+    ("src/etcd/server",  "proa-etcd-server",  Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-client", "proa-etcd-replica", "proa-etcd-store"]),
     ("src/etcd/client",  "proa-etcd-client",  Kind::Io,   &["proa-base", "proa-etcd-api"]),
     ("src/fleet/daemon", "proa-fleet-daemon", Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-client", "proa-fleet-model"]),
     ("src/boot",         "proa-boot",         Kind::Io,   &["proa-base", "proa-update-model"]),

@@ -9,6 +9,7 @@ use tonic::{Response, Status};
 
 use crate::endpoint::Members;
 use crate::error::{Error, classify};
+use crate::tls::ClientTls;
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +44,12 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(endpoints: &[String], timeouts: Timeouts) -> Result<Arc<Self>, Error> {
-        let members = Members::new(endpoints, timeouts.connect)?;
+    pub(crate) fn new(
+        endpoints: &[String],
+        timeouts: Timeouts,
+        tls: Option<&ClientTls>,
+    ) -> Result<Arc<Self>, Error> {
+        let members = Members::new(endpoints, timeouts.connect, tls)?;
         Ok(Arc::new(Self { members, timeouts }))
     }
 

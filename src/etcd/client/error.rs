@@ -15,6 +15,9 @@ pub enum Error {
         /// What would be right.
         reason: String,
     },
+    /// TLS settings that cannot be used; nothing was asked.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
     /// No endpoint gave an answer in time. Trying again later is reasonable.
     #[error("store unavailable: {text}")]
     Unavailable {

@@ -4,11 +4,13 @@
 //! that is an ordinary state of a cluster, not a reason to end a process.
 
 mod call;
+mod dial;
 mod endpoint;
 mod error;
 mod keep_alive;
 mod pb;
 mod queue;
+pub mod tls;
 mod watch;
 
 use std::sync::Arc;
@@ -101,11 +103,12 @@ macro_rules! calls {
 }
 
 impl Client {
-    /// A client of the members at `endpoints` (`http://HOST:PORT`), with the
-    /// usual deadlines. Nothing is sent before the first call.
+    /// A client of the members at `endpoints` (`http://HOST:PORT`, or `https` to
+    /// members that the system's CAs vouch for), with the usual deadlines.
+    /// Nothing is sent before the first call.
     ///
     /// # Errors
-    /// [`Error::BadEndpoint`] when there is none or one is not a plain HTTP URL.
+    /// [`Error::BadEndpoint`] when there is none or one is not such a URL.
     pub fn connect(endpoints: &[String]) -> Result<Self, Error> {
         Self::with_timeouts(endpoints, Timeouts::default())
     }
@@ -115,7 +118,17 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub fn with_timeouts(endpoints: &[String], timeouts: Timeouts) -> Result<Self, Error> {
-        Ok(Self { caller: Caller::new(endpoints, timeouts)? })
+        Ok(Self { caller: Caller::new(endpoints, timeouts, None)? })
+    }
+
+    /// As [`Client::with_timeouts`], with TLS to endpoints that are `https://`
+    /// or have no scheme.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], and [`Error::Tls`] for files that cannot be used.
+    pub fn with_tls(endpoints: &[String], timeouts: Timeouts, files: tls::TlsFiles) -> Result<Self, Error> {
+        let tls = tls::ClientTls::new(endpoint::grpc_files(files))?;
+        Ok(Self { caller: Caller::new(endpoints, timeouts, Some(&tls))? })
     }
 
     calls! {
