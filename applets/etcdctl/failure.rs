@@ -70,7 +70,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::BadEndpoint { .. } => Self::args(error.to_string()),
+            Error::BadEndpoint { .. } | Error::Tls(_) => Self::args(error.to_string()),
             Error::Unavailable { .. } | Error::Refused { .. } | Error::Protocol(_) => {
                 Self::error(error.to_string())
             }

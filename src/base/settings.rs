@@ -122,12 +122,12 @@ impl Settings {
         }
     }
 
-    /// Whether the value is `true`.
+    /// Whether the value is `true`, as [`checks::boolean`] spells it.
     ///
     /// # Panics
     /// As [`Self::get`].
     pub fn is_on(&self, name: &str) -> bool {
-        self.get(name) == "true"
+        checks::TRUE.contains(&self.get(name))
     }
 
     /// The value as a list parted by commas, without empty items.
@@ -348,12 +348,17 @@ pub mod checks {
         Ok(())
     }
 
-    /// `true` or `false`.
+    /// What means `true`. Source: Go, `strconv.ParseBool`.
+    pub const TRUE: &[&str] = &["true", "1", "t", "T", "TRUE", "True"];
+    const FALSE: &[&str] = &["false", "0", "f", "F", "FALSE", "False"];
+
+    /// `true` or `false`, in Go's spellings.
     ///
     /// # Errors
     /// What would be right.
     pub fn boolean(value: &str) -> Result<(), String> {
-        matches!(value, "true" | "false").then_some(()).ok_or_else(|| "give true or false".into())
+        let is_known = TRUE.contains(&value) || FALSE.contains(&value);
+        is_known.then_some(()).ok_or_else(|| "give true or false".into())
     }
 
     /// A whole number from 1 up.

@@ -121,7 +121,7 @@ mod tests {
                 Error::Unavailable { sent: false, .. } => "unavailable unsent",
                 Error::Unavailable { sent: true, .. } => "unavailable sent",
                 Error::Refused { .. } => "refused",
-                Error::BadEndpoint { .. } | Error::Protocol(_) => "other",
+                Error::BadEndpoint { .. } | Error::Tls(_) | Error::Protocol(_) => "other",
             };
             assert_eq!(got, want, "{name}");
         }

@@ -15,6 +15,7 @@ mod listen;
 pub mod log;
 pub mod node;
 pub mod peer;
+mod prompt;
 mod run;
 pub mod settings;
 pub mod space;

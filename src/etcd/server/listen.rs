@@ -1,7 +1,6 @@
 //! The client port: gRPC and plain HTTP over one listener.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +8,24 @@ use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use proa_etcd_client::tls::Stream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 
 use crate::authority::Filtered;
 use crate::grpc::{Front, Services};
+use crate::prompt::{Begun, Prompt};
+use crate::tls::{ClientName, ServerTls};
 
 /// Connections at a time; each takes a descriptor and some 10 KiB.
 const MAX_CONNECTIONS: usize = 8192;
 /// Requests at a time on one connection. etcd sets no limit; a client that
 /// keeps one connection for everything must not meet this one.
 const MAX_STREAMS: u32 = 100_000;
-/// How long a client may take to say what it wants.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take from one HTTP/1 request to the next, its header
+/// included; the first has the deadline of [`Prompt`].
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A silent client is asked whether it is there. Go's clients allow a ping at
 /// most every ten seconds while idle.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
@@ -32,27 +35,19 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// When descriptors run out, accepting again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Opens the listener.
-///
-/// # Errors
-/// What bind(2) says.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
-/// Serves clients until the task is dropped.
-pub async fn serve(listener: TcpListener, front: Arc<Front>) {
+/// Serves clients until the task is dropped; with TLS if it is given.
+pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
     let services = Services::new(&front);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((connection, _)) => {
-                let (services, front) = (services.clone(), Arc::clone(&front));
+                let (services, front, tls) = (services.clone(), Arc::clone(&front), tls.clone());
                 tokio::spawn(async move {
-                    serve_connection(connection, services, front).await;
+                    if let Err(error) = serve_connection(connection, tls, services, front).await {
+                        tracing::debug!("a client's connection ended: {error}");
+                    }
                     drop(place);
                 });
             }
@@ -64,13 +59,23 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>) {
     }
 }
 
-async fn serve_connection(connection: TcpStream, services: Services, front: Arc<Front>) {
-    if connection.set_nodelay(true).is_err() {
-        return;
-    }
-    let service = hyper::service::service_fn(move |request| {
-        let (services, front) = (services.clone(), Arc::clone(&front));
-        async move { Ok::<_, std::convert::Infallible>(answer(services, front, request).await) }
+async fn serve_connection(
+    connection: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    services: Services,
+    front: Arc<Front>,
+) -> io::Result<()> {
+    connection.set_nodelay(true)?;
+    let (connection, name) = match tls {
+        None => (Stream::Plain(connection), None),
+        Some(tls) => tls.accept(connection).await?,
+    };
+    let begun = Begun::default();
+    let connection = TokioIo::new(Filtered::new(Prompt::new(connection, begun.clone())));
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        begun.set();
+        let (services, front, name) = (services.clone(), Arc::clone(&front), name.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(services, front, name, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -82,12 +87,18 @@ async fn serve_connection(connection: TcpStream, services: Services, front: Arc<
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let connection = TokioIo::new(Filtered::new(connection));
-    // How a connection ends is the client's business.
-    let _ = builder.serve_connection(connection, service).await;
+    builder.serve_connection(connection, service).await.map_err(io::Error::other)
 }
 
-async fn answer(mut services: Services, front: Arc<Front>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    mut services: Services,
+    front: Arc<Front>,
+    name: Option<ClientName>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    if let Some(name) = name {
+        request.extensions_mut().insert(name);
+    }
     let content_type = request.headers().get(header::CONTENT_TYPE);
     if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
         return services.answer(request).await;

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proa_base::settings::Settings;
+use proa_etcd_client::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::auth::Auth;
-use crate::config::{BadConfig, Config, Machine, Start};
+use crate::config::{BadConfig, Config, Machine, ServerPlan, Start};
 use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, Discovered, LanConfig, LanError};
 use crate::lessor::Lessor;
 use crate::node::{Bootstrap, Node, NodeConfig, ReadView, is_member};
 use crate::space::{self, Space};
+use crate::tls::{Listen, PeerTls, ServerTls};
 use crate::v2::V2;
 use crate::watch::hub::{self, Hub, Past};
 use crate::{compaction, listen};
@@ -50,6 +52,9 @@ pub enum RunError {
     /// The member did not come up.
     #[error(transparent)]
     Node(#[from] crate::node::NodeError),
+    /// A certificate or a key that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The others cannot be looked for.
     #[error(transparent)]
     Lan(#[from] LanError),
@@ -77,6 +82,7 @@ pub fn run(settings: &Settings) -> ExitCode {
 fn start_and_serve(settings: &Settings) -> Result<(), RunError> {
     let machine = machine()?;
     let config = Config::new(settings, &machine)?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -112,8 +118,13 @@ fn machine() -> Result<Machine, RunError> {
 /// was started is left in `started` for its caller to stop.
 async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
-    let listeners: Vec<TcpListener> =
-        config.listen_clients.iter().map(|address| open(*address)).collect::<Result<_, _>>()?;
+    let client_tls = config.client_tls.as_ref().map(ServerPlan::open).transpose()?;
+    let peer_tls = config.peer_tls.open()?;
+    let listeners: Vec<(TcpListener, Option<Arc<ServerTls>>)> = config
+        .listen_clients
+        .iter()
+        .map(|listen| Ok((open(listen)?, client_tls.clone().filter(|_| listen.encrypted))))
+        .collect::<Result<_, RunError>>()?;
     let lan = lan_config(config, machine)?;
     let place = tokio::select! {
         place = find_place(config, lan.as_ref()) => place?,
@@ -122,14 +133,14 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let bootstrap = match place {
         Place::Member(bootstrap) => bootstrap,
         Place::Standby(client_urls) => {
-            for listener in listeners {
+            for (listener, _) in listeners {
                 tokio::spawn(lan::gateway(listener, client_urls.clone()));
             }
             signals.stop().await;
             return Ok(());
         }
     };
-    let node_config = node_config(config, bootstrap);
+    let node_config = node_config(config, peer_tls, bootstrap);
     // Opening may read for seconds, and a failed start ends a runtime.
     let node = tokio::task::spawn_blocking(move || Node::start(node_config))
         .await
@@ -140,8 +151,8 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let database = config.data_dir.join("db");
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
     tokio::spawn(compaction::run(node.clone(), config.auto_compaction));
-    for listener in listeners {
-        tokio::spawn(listen::serve(listener, Arc::clone(&front)));
+    for (listener, tls) in listeners {
+        tokio::spawn(listen::serve(listener, tls, Arc::clone(&front)));
     }
     if let Some(lan) = lan {
         tokio::spawn(announce(lan, node.clone()));
@@ -257,8 +268,9 @@ fn check_identity(config: &Config, node: &Node) -> Result<(), BadConfig> {
     Err(BadConfig::another_cluster(&config.data_dir, status.member_id, status.cluster_id))
 }
 
-fn open(address: SocketAddr) -> Result<TcpListener, RunError> {
-    listen::bind(address).map_err(|error| RunError::Listen { address, reason: os_text(&error) })
+fn open(listen: &Listen) -> Result<TcpListener, RunError> {
+    let opened = listen.bind().and_then(TcpListener::from_std);
+    opened.map_err(|error| RunError::Listen { address: listen.address, reason: os_text(&error) })
 }
 
 fn front(config: &Config, node: &Node) -> Arc<Front> {
@@ -315,7 +327,7 @@ async fn tell_when_ready(config: Config, node: Node) {
     let Ok(status) = status.wait_for(|status| status.leader_id != 0).await.map(|now| now.clone()) else {
         return;
     };
-    let listen: Vec<String> = config.listen_clients.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = config.listen_clients.iter().map(|listen| listen.address.to_string()).collect();
     eprintln!(
         "published local member to cluster through raft: name={} member-id={:x} cluster-id={:x} client-urls={}",
         config.name,
@@ -327,11 +339,12 @@ async fn tell_when_ready(config: Config, node: Node) {
     eprintln!("ready to serve client requests on {}", listen.join(","));
 }
 
-fn node_config(config: &Config, bootstrap: Bootstrap) -> NodeConfig {
+fn node_config(config: &Config, peer_tls: PeerTls, bootstrap: Bootstrap) -> NodeConfig {
     NodeConfig {
         data_dir: config.data_dir.clone(),
         name: config.name.clone(),
         listen_peers: config.listen_peers.clone(),
+        peer_tls,
         advertise_peer_urls: config.advertise_peer_urls.clone(),
         advertise_client_urls: config.advertise_client_urls.clone(),
         bootstrap,

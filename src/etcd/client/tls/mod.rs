@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -89,6 +89,24 @@ impl ClientTls {
         let stream = TlsConnector::from(self.config()).connect(name, stream).await?;
         Ok(Stream::Tls(Box::new(stream.into())))
     }
+
+    /// As [`Self::connect`], for a thread that may block. The connection's own
+    /// timeouts bound the handshake.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_blocking(
+        &self,
+        authority: &str,
+        mut stream: std::net::TcpStream,
+    ) -> std::io::Result<BlockingStream> {
+        let name = self.name_of(authority).map_err(std::io::Error::other)?;
+        let mut connection = ClientConnection::new(self.config(), name).map_err(std::io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream)?;
+        }
+        Ok(BlockingStream::Client(Box::new(StreamOwned::new(connection, stream))))
+    }
 }
 
 /// The cryptography everything here uses.
@@ -96,7 +114,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// TLS 1.2 and 1.3; older ones are broken and not in the library.
+/// TLS 1.3 and then 1.2; older ones are broken and not in the library.
 pub const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {

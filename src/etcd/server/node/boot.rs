@@ -145,7 +145,7 @@ fn refuse_second_life(config: &NodeConfig, initial: &Initial) -> Result<(), Node
     let Identity { cluster_id, member_id } = initial.identity;
     let others = initial.members.iter().filter(|member| member.id != member_id);
     for url in others.flat_map(|member| &member.peer_urls) {
-        let Ok(known) = question::ask_members(url) else { continue };
+        let Ok(known) = question::ask_members(url, config.peer_tls.client.as_ref()) else { continue };
         let is_gone = !known.members.iter().any(|member| member.id == member_id);
         if known.cluster_id == cluster_id && (is_gone || known.has_run(member_id)) {
             let name = &config.name;
@@ -172,7 +172,7 @@ fn initial_of_join(config: &NodeConfig, others: &[String]) -> Result<Initial, No
     let mut trouble = vec!["--initial-cluster names nobody else".to_owned()];
     let mut cluster = None;
     for url in others {
-        let known = match question::ask_members(url) {
+        let known = match question::ask_members(url, config.peer_tls.client.as_ref()) {
             Ok(known) => known,
             Err(error) => {
                 trouble.push(format!("{url}: {error}"));

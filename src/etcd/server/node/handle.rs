@@ -353,8 +353,8 @@ fn start_peers(
         // Nobody listens when the member stops.
         let _ = core.send(ToCore::Peer(incoming));
     });
-    let listen = config.listen_peers.clone();
-    Peers::start(PeersConfig { cluster_id, member_id, boot, listen, database }, inbox)
+    let (listen, tls) = (config.listen_peers.clone(), config.peer_tls.clone());
+    Peers::start(PeersConfig { cluster_id, member_id, boot, listen, tls, database }, inbox)
         .map_err(NodeError::Peers)
 }
 

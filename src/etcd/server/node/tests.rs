@@ -15,6 +15,7 @@ use proa_etcd_store::{Reply, range};
 use tempfile::TempDir;
 
 use super::*;
+use crate::tls::PeerTls;
 
 /// Generous: the machine that tests may be busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +40,8 @@ impl Cluster {
         let config = |at: usize| NodeConfig {
             data_dir: folders[at].path().join("data"),
             name: format!("m{at}"),
-            listen_peers: vec![SocketAddr::from(([127, 0, 0, 1], ports[at]))],
+            listen_peers: vec![SocketAddr::from(([127, 0, 0, 1], ports[at])).into()],
+            peer_tls: PeerTls::default(),
             advertise_peer_urls: vec![url(at)],
             advertise_client_urls: vec![format!("http://127.0.0.1:1000{at}")],
             bootstrap: Bootstrap::New { token: "test".into(), members: members.clone() },
@@ -308,6 +310,7 @@ fn contradictions_are_named_before_anything_is_written() {
         data_dir: data_dir.clone(),
         name: "a".into(),
         listen_peers: vec![],
+        peer_tls: PeerTls::default(),
         advertise_peer_urls: vec!["http://127.0.0.1:1".into()],
         advertise_client_urls: vec![],
         bootstrap: Bootstrap::New { token: "t".into(), members: BTreeMap::new() },
@@ -346,7 +349,7 @@ async fn a_member_of_another_cluster_is_kept_out() {
     let stranger = Node::start(NodeConfig {
         data_dir: folder.path().join("data"),
         name: "stranger".into(),
-        listen_peers: vec![SocketAddr::from(([127, 0, 0, 1], port))],
+        listen_peers: vec![SocketAddr::from(([127, 0, 0, 1], port)).into()],
         advertise_peer_urls: vec![mine],
         bootstrap: Bootstrap::New { token: "other".into(), members },
         ..cluster.configs[0].clone()

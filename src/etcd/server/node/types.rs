@@ -1,7 +1,6 @@
 //! What callers of the node give and get: configuration, status, changes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use proa_etcd_api::mvccpb::Event;
 use proa_etcd_store::{AuthState, Head};
 
 use crate::database::StoredView;
+use crate::tls::{Listen, PeerTls};
 
 /// What one member is started with.
 #[derive(Clone, Debug)]
@@ -20,7 +20,9 @@ pub struct NodeConfig {
     /// This member's human name (`--name`); published to the others.
     pub name: String,
     /// Addresses to accept peers on (host and port of `--listen-peer-urls`).
-    pub listen_peers: Vec<SocketAddr>,
+    pub listen_peers: Vec<Listen>,
+    /// How connections among members are encrypted.
+    pub peer_tls: PeerTls,
     /// Peer URLs the others reach this member at
     /// (`--initial-advertise-peer-urls`); used when the data dir is new.
     pub advertise_peer_urls: Vec<String>,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proa_etcd_client::tls::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -14,8 +15,10 @@ use super::frame::{Frame, HANDSHAKE_BYTES, Handshake, MAX_FRAME_BYTES, Purpose, 
 use super::question;
 use super::snapshot::{self, Receiving};
 use super::{Incoming, Shared, lock};
+use crate::tls::ServerTls;
 
-/// Connections at a time: a few for each of seven members, and some strangers.
+/// Connections of members at a time: a few for each of seven. Strangers are
+/// bounded by the [`crate::tls::Gate`].
 const MAX_CONNECTIONS: usize = 64;
 /// Longest wait for a stranger to say who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,10 +26,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts for ever.
-pub(super) async fn accept(listener: TcpListener, shared: Weak<Shared>) {
+pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, shared: Weak<Shared>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -35,23 +37,37 @@ pub(super) async fn accept(listener: TcpListener, shared: Weak<Shared>) {
                 continue;
             }
         };
-        let shared = shared.clone();
+        let (shared, tls, slots) = (shared.clone(), tls.clone(), slots.clone());
         tokio::spawn(async move {
             let peer = stream.peer_addr();
-            if let Err(error) = serve(stream, shared).await {
+            if let Err(error) = serve(stream, tls, &slots, shared).await {
                 tracing::debug!("peer connection from {peer:?} ended: {error}");
             }
-            drop(slot);
         });
     }
 }
 
-async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
+/// Who it is that has dialed.
+async fn greet(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Stream, Handshake)> {
     stream.set_nodelay(true)?;
+    let mut stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => tls.accept(stream).await?.0,
+    };
     let mut bytes = [0; HANDSHAKE_BYTES];
     timeout(HANDSHAKE_TIMEOUT, stream.read_exact(&mut bytes)).await??;
-    let handshake = Handshake::decode(&bytes).map_err(invalid)?;
+    Ok((stream, Handshake::decode(&bytes).map_err(invalid)?))
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    slots: &Semaphore,
+    weak: Weak<Shared>,
+) -> io::Result<()> {
     let Some(shared) = weak.upgrade() else { return Ok(()) };
+    let (mut stream, handshake) = shared.gate.pass(greet(stream, tls)).await?;
+    let _slot = slots.try_acquire().map_err(|_| io::Error::other("too many connections"))?;
     let mut verdict = shared.judge(&handshake);
     let mut hold = None;
     if verdict == Verdict::Welcome && handshake.purpose == Purpose::Snapshot {
@@ -65,6 +81,7 @@ async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
             "refused member {:x} at {}: it is of cluster {:x}, this is cluster {:x}",
             handshake.from,
             stream
+                .tcp()
                 .peer_addr()
                 .map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string()),
             handshake.cluster_id,
@@ -72,6 +89,7 @@ async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
         );
     }
     stream.write_all(&verdict.encode(shared.config.cluster_id)).await?;
+    stream.flush().await?;
     if verdict != Verdict::Welcome {
         return Ok(());
     }
@@ -79,14 +97,13 @@ async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
         (Purpose::Snapshot, Some(hold)) => {
             let (database, inbox) = (shared.config.database.clone(), shared.inbox.clone());
             drop(shared);
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
+            let stream = stream.into_blocking()?;
             let receive = move || snapshot::receive(stream, &handshake, &database, hold, &inbox);
             let received = tokio::task::spawn_blocking(receive).await;
             received.map_err(io::Error::other)?
         }
         (Purpose::Question, _) => {
-            let source = stream.peer_addr()?.ip();
+            let source = stream.tcp().peer_addr()?.ip();
             drop(shared);
             question::answer(stream, source, &weak).await
         }
@@ -98,7 +115,7 @@ async fn serve(mut stream: TcpStream, weak: Weak<Shared>) -> io::Result<()> {
     }
 }
 
-async fn read_frames(stream: TcpStream, weak: &Weak<Shared>, from: u64, epoch: (u64, u64)) -> io::Result<()> {
+async fn read_frames(stream: Stream, weak: &Weak<Shared>, from: u64, epoch: (u64, u64)) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     loop {
         let length = stream.read_u32().await? as usize;

@@ -17,17 +17,18 @@ pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use proa_etcd_client::tls::ClientTls;
 use proa_etcd_replica::eraftpb::Message;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::database::CopiedFile;
+use crate::tls::{Gate, Listen, PeerTls, ServerTls};
 use frame::{Frame, Handshake, Purpose};
 use queue::Queue;
 
@@ -84,7 +85,9 @@ pub struct PeersConfig {
     /// Drawn at each start.
     pub boot: u64,
     /// Where to accept peers.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// How connections are encrypted where an URL says `https`.
+    pub tls: PeerTls,
     /// The database's folder, beside which snapshots are received.
     pub database: PathBuf,
 }
@@ -107,6 +110,8 @@ struct Shared {
     strangers: Mutex<BTreeSet<(u64, u64)>>,
     count: AtomicU64,
     receiving: Arc<AtomicBool>,
+    /// Those who have not said who they are.
+    gate: Gate,
     runtime: tokio::runtime::Handle,
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -131,14 +136,16 @@ impl Peers {
     pub fn start(config: PeersConfig, inbox: Inbox) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut listeners = Vec::new();
-        for address in &config.listen {
-            let listener = std::net::TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|error| {
-                    io::Error::new(error.kind(), format!("cannot listen for peers on {address}: {error}"))
-                })?;
+        for listen in &config.listen {
+            let tls = encryption(listen, &config.tls)?;
+            let listener = listen.bind().map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot listen for peers on {}: {error}", listen.address),
+                )
+            })?;
             let _entered = runtime.enter();
-            listeners.push(TcpListener::from_std(listener)?);
+            listeners.push((TcpListener::from_std(listener)?, tls));
         }
         let (stop, mut stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -150,12 +157,13 @@ impl Peers {
             strangers: Mutex::default(),
             count: AtomicU64::new(0),
             receiving: Arc::default(),
+            gate: Gate::default(),
             runtime: runtime.handle().clone(),
             stop,
             thread: Mutex::default(),
         });
-        for listener in listeners {
-            runtime.spawn(incoming::accept(listener, Arc::downgrade(&shared)));
+        for (listener, tls) in listeners {
+            runtime.spawn(incoming::accept(listener, tls, Arc::downgrade(&shared)));
         }
         let thread = std::thread::Builder::new().name("etcd-peers".into()).spawn(move || {
             runtime.block_on(async { while stopped.changed().await.is_ok_and(|()| !*stopped.borrow()) {} });
@@ -234,8 +242,9 @@ impl Peers {
         let to = message.to;
         let handshake = self.shared.handshake(to, Purpose::Snapshot);
         let (urls, inbox) = (self.urls(to), self.shared.inbox.clone());
+        let tls = self.shared.config.tls.client.clone();
         let send = move || {
-            let sent = snapshot::send(&urls, handshake, &message, &folder);
+            let sent = snapshot::send(&urls, tls.as_ref(), handshake, &message, &folder);
             if let Err(error) = &sent {
                 tracing::warn!("cannot send a snapshot to member {to:x}: {error}");
             }
@@ -275,6 +284,30 @@ impl Shared {
     }
 }
 
+/// What a listener needs to accept peers.
+fn encryption(listen: &Listen, tls: &PeerTls) -> io::Result<Option<Arc<ServerTls>>> {
+    match (listen.encrypted, &tls.server) {
+        (false, _) => Ok(None),
+        (true, Some(server)) => Ok(Some(Arc::clone(server))),
+        (true, None) => Err(io::Error::other(format!(
+            "cannot listen on TLS for {}: KeyFile and CertFile are not presented",
+            listen.address
+        ))),
+    }
+}
+
+/// Whether a peer URL asks for TLS.
+pub(crate) fn is_encrypted(url: &str) -> bool {
+    url.starts_with("https://")
+}
+
+/// What dialing an `https` URL needs.
+fn dialing(tls: Option<&ClientTls>) -> io::Result<&ClientTls> {
+    tls.ok_or_else(|| {
+        io::Error::other("an https URL needs --peer-trusted-ca-file, --peer-cert-file or --peer-auto-tls")
+    })
+}
+
 /// The `host:port` of a peer URL.
 ///
 /// # Errors
@@ -282,6 +315,7 @@ impl Shared {
 pub fn authority(url: &str) -> Result<&str, String> {
     let rest = url
         .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
         .ok_or_else(|| format!("peer URL {url:?} must look like http://HOST:PORT"))?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     match rest.rsplit_once(':') {

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use proa_etcd_client::tls::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use super::frame::{ANSWER_BYTES, Purpose, Verdict};
 use super::queue::Queue;
-use super::{Incoming, Shared, authority};
+use super::{Incoming, Shared, authority, dialing, is_encrypted};
 
 /// Longest wait for a connection and for its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,7 +61,7 @@ pub(super) async fn run(
     }
 }
 
-async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<TcpStream> {
+async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<Stream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known yet");
     for url in urls {
         match timeout(DIAL_TIMEOUT, dial(shared, to, url)).await {
@@ -72,15 +73,20 @@ async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<
     Err(last)
 }
 
-async fn dial(shared: &Weak<Shared>, to: u64, url: &str) -> io::Result<TcpStream> {
+async fn dial(shared: &Weak<Shared>, to: u64, url: &str) -> io::Result<Stream> {
     let address = authority(url).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
-    let mut stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     limit_unsent(&stream);
-    let Some(handshake) = shared.upgrade().map(|shared| shared.handshake(to, Purpose::Frames)) else {
-        return Err(io::Error::other("stopping"));
+    let stopping = || io::Error::other("stopping");
+    let tls = shared.upgrade().ok_or_else(stopping)?.config.tls.client.clone();
+    let mut stream = match is_encrypted(url) {
+        false => Stream::Plain(stream),
+        true => dialing(tls.as_ref())?.connect(address, stream).await?,
     };
+    let handshake = shared.upgrade().ok_or_else(stopping)?.handshake(to, Purpose::Frames);
     stream.write_all(&handshake.encode()).await?;
+    stream.flush().await?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer).await?;
     let (verdict, cluster_id) = Verdict::decode(&answer)
@@ -118,13 +124,17 @@ fn limit_unsent(stream: &TcpStream) {
 }
 
 /// Sends what is queued until the connection ends or the peer has moved.
-async fn send(stream: TcpStream, queue: &Queue, urls: &mut watch::Receiver<Vec<String>>) -> io::Result<()> {
-    let (mut reader, mut writer) = stream.into_split();
+async fn send(stream: Stream, queue: &Queue, urls: &mut watch::Receiver<Vec<String>>) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let mut chunk = Vec::new();
     let write = async {
         loop {
             queue.take(&mut chunk).await;
-            match timeout(WRITE_TIMEOUT, writer.write_all(&chunk)).await {
+            let written = async {
+                writer.write_all(&chunk).await?;
+                writer.flush().await
+            };
+            match timeout(WRITE_TIMEOUT, written).await {
                 Ok(written) => written?,
                 Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing more")),
             }

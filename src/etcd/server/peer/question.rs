@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proa_etcd_api::etcdserverpb::{Member, MemberListResponse};
+use proa_etcd_client::tls::{ClientTls, Stream};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -154,8 +154,8 @@ impl Known {
 ///
 /// # Errors
 /// Nobody answers there, or not like a member.
-pub fn ask_members(url: &str) -> io::Result<Known> {
-    let (cluster_id, answer) = ask(url, 0, &Question::Members)?;
+pub fn ask_members(url: &str, tls: Option<&ClientTls>) -> io::Result<Known> {
+    let (cluster_id, answer) = ask(url, tls, 0, &Question::Members)?;
     Known::decode(cluster_id, answer)
 }
 
@@ -163,16 +163,22 @@ pub fn ask_members(url: &str) -> io::Result<Known> {
 ///
 /// # Errors
 /// As [`ask_members`].
-pub fn ask_entry(url: &str, cluster_id: u64, peer_url: &str, size: usize) -> io::Result<Entry> {
+pub fn ask_entry(
+    url: &str,
+    tls: Option<&ClientTls>,
+    cluster_id: u64,
+    peer_url: &str,
+    size: usize,
+) -> io::Result<Entry> {
     let question = Question::Enter { peer_url: peer_url.to_owned(), size };
-    let (_, answer) = ask(url, cluster_id, &question)?;
+    let (_, answer) = ask(url, tls, cluster_id, &question)?;
     Entry::decode(answer).map_err(io::Error::other)
 }
 
-fn ask(url: &str, cluster_id: u64, question: &Question) -> io::Result<(u64, Bytes)> {
-    let mut stream = snapshot::dial(&[url.to_owned()])?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn ask(url: &str, tls: Option<&ClientTls>, cluster_id: u64, question: &Question) -> io::Result<(u64, Bytes)> {
+    let mut stream = snapshot::dial(&[url.to_owned()], tls)?;
+    stream.tcp().set_read_timeout(Some(PATIENCE))?;
+    stream.tcp().set_write_timeout(Some(PATIENCE))?;
     let handshake = Handshake { purpose: Purpose::Question, cluster_id, from: 0, to: 0, boot: 0, count: 0 };
     stream.write_all(&handshake.encode())?;
     let mut verdict = [0; ANSWER_BYTES];
@@ -187,6 +193,7 @@ fn ask(url: &str, cluster_id: u64, question: &Question) -> io::Result<(u64, Byte
     let body = question.encode();
     stream.write_all(&(body.len() as u32).to_be_bytes())?;
     stream.write_all(&body)?;
+    stream.flush()?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);
@@ -199,7 +206,7 @@ fn ask(url: &str, cluster_id: u64, question: &Question) -> io::Result<(u64, Byte
 }
 
 /// Takes one question from `stream` and sends back its answer.
-pub(super) async fn answer(mut stream: TcpStream, source: IpAddr, weak: &Weak<Shared>) -> io::Result<()> {
+pub(super) async fn answer(mut stream: Stream, source: IpAddr, weak: &Weak<Shared>) -> io::Result<()> {
     let length = timeout(PATIENCE, stream.read_u32()).await??;
     if length > MAX_QUESTION_BYTES {
         return Err(io::Error::other(format!("a question of {length} bytes")));
@@ -217,7 +224,8 @@ pub(super) async fn answer(mut stream: TcpStream, source: IpAddr, weak: &Weak<Sh
     drop(shared);
     let answer = timeout(PATIENCE, answered).await?.map_err(io::Error::other)?;
     stream.write_u32(answer.len() as u32).await?;
-    stream.write_all(&answer).await
+    stream.write_all(&answer).await?;
+    stream.flush().await
 }
 
 #[cfg(test)]

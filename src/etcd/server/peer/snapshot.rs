@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proa_etcd_client::tls::{BlockingStream, ClientTls};
 use proa_etcd_replica::eraftpb::{Message, MessageType};
 use sha2::{Digest, Sha256};
 
 use super::frame::{ANSWER_BYTES, Handshake, Verdict};
 use super::wire::{self, put_bytes, put_number, take_bytes, take_number};
-use super::{Inbox, Incoming, authority};
+use super::{Inbox, Incoming, authority, dialing, is_encrypted};
 use crate::database::{CopiedFile, describe, received_file, start_receiving};
 
 /// Largest header: some 60 bytes for each of at most 10 000 files.
@@ -52,12 +53,13 @@ impl Drop for Receiving {
 /// The first I/O error, or the receiver's refusal.
 pub(super) fn send(
     urls: &[String],
+    tls: Option<&ClientTls>,
     handshake: Handshake,
     message: &Message,
     folder: &Path,
 ) -> io::Result<()> {
     let files = describe(folder).map_err(io::Error::other)?;
-    let mut stream = dial(urls)?;
+    let mut stream = dial(urls, tls)?;
     stream.write_all(&handshake.encode())?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer)?;
@@ -75,6 +77,7 @@ pub(super) fn send(
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} shrank", file.name)));
         }
     }
+    stream.flush()?;
     let mut done = [0];
     stream.read_exact(&mut done)?;
     if done[0] == DONE { Ok(()) } else { Err(io::Error::other("the receiver did not confirm")) }
@@ -84,16 +87,19 @@ pub(super) fn send(
 ///
 /// # Errors
 /// Why the last one did not.
-pub(super) fn dial(urls: &[String]) -> io::Result<TcpStream> {
+pub(super) fn dial(urls: &[String], tls: Option<&ClientTls>) -> io::Result<BlockingStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known");
     for url in urls {
-        let address = authority(url).map_err(io::Error::other)?;
-        for address in address.to_socket_addrs()? {
+        let authority = authority(url).map_err(io::Error::other)?;
+        for address in authority.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
                 Ok(stream) => {
                     stream.set_read_timeout(Some(SILENCE))?;
                     stream.set_write_timeout(Some(SILENCE))?;
-                    return Ok(stream);
+                    return match is_encrypted(url) {
+                        false => Ok(BlockingStream::Plain(stream)),
+                        true => dialing(tls)?.connect_blocking(authority, stream),
+                    };
                 }
                 Err(error) => last = error,
             }
@@ -107,14 +113,14 @@ pub(super) fn dial(urls: &[String]) -> io::Result<TcpStream> {
 /// # Errors
 /// The first I/O error, or what was wrong with the data; then nothing is handed on.
 pub(super) fn receive(
-    mut stream: TcpStream,
+    mut stream: BlockingStream,
     handshake: &Handshake,
     database: &Path,
     hold: Receiving,
     inbox: &Inbox,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(SILENCE))?;
-    stream.set_write_timeout(Some(SILENCE))?;
+    stream.tcp().set_read_timeout(Some(SILENCE))?;
+    stream.tcp().set_write_timeout(Some(SILENCE))?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);
@@ -136,7 +142,8 @@ pub(super) fn receive(
         receive_file(&mut stream, &path, file)?;
     }
     inbox(Incoming::Snapshot { message, files, hold });
-    stream.write_all(&[DONE])
+    stream.write_all(&[DONE])?;
+    stream.flush()
 }
 
 /// Raft's message must be about a snapshot, from whom the connection is and to
@@ -152,7 +159,7 @@ fn check_message(message: &Message, handshake: &Handshake) -> io::Result<()> {
     Ok(())
 }
 
-fn receive_file(stream: &mut TcpStream, path: &Path, file: &CopiedFile) -> io::Result<()> {
+fn receive_file(stream: &mut BlockingStream, path: &Path, file: &CopiedFile) -> io::Result<()> {
     let mut out = File::create(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 64 << 10];

@@ -1,6 +1,195 @@
-//! What is known of a client from its TLS connection.
+//! TLS as a member speaks it to clients and to other members.
+//!
+//! Certificates, keys, CAs and revocations are read anew when their files
+//! change. No handshake is resumed: each one looks at the revocations as they
+//! are.
 
-/// The common name of the certificate that a client has proven to own. It
-/// travels in a request's extensions, and is a user's name to [`crate::auth`].
+mod auto;
+mod gate;
+mod name;
+mod suites;
+mod verify;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proa_etcd_client::tls::{ClientTls, Fresh, Stream, TlsError, certificates, private_key};
+use rustls::server::NoServerSessionStorage;
+use rustls::{CommonState, ServerConfig};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+pub use auto::{SelfSigned, self_signed};
+pub use gate::Gate;
+pub use suites::{Versions, check_suites, check_version};
+
+/// The common name in the certificate that a client has proved to have.
+///
+/// In the extensions of its requests when `--client-cert-auth` is on; the JSON
+/// gateway must not pass it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientName(pub String);
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub encrypted: bool,
+    /// `--socket-reuse-port`: whether others may listen on the same port.
+    pub reuse_port: bool,
+}
+
+impl Listen {
+    /// Opens the listener, for a runtime to take.
+    ///
+    /// # Errors
+    /// What socket(2), bind(2) or listen(2) say.
+    pub fn bind(&self) -> io::Result<std::net::TcpListener> {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
+        // A member that starts again must not wait for connections of the last one.
+        socket.set_reuse_address(true)?;
+        if self.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&self.address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    /// Without TLS.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, encrypted: false, reuse_port: false }
+    }
+}
+
+/// TLS among members.
+#[derive(Clone, Debug, Default)]
+pub struct PeerTls {
+    /// For those that dial this member.
+    pub server: Option<Arc<ServerTls>>,
+    /// For dialing others.
+    pub client: Option<ClientTls>,
+}
+
+/// Connections that wait to be accepted. Source: Go, which takes the system's
+/// `somaxconn`; 4096 since Linux 5.4.
+const BACKLOG: i32 = 4096;
+/// Longest time of a handshake. A Raspberry Pi at full load needs one second.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first byte of every TLS connection: a handshake record. Source: RFC
+/// 8446, section 5.1.
+const HANDSHAKE_RECORD: u8 = 22;
+/// What somebody hears who speaks HTTP where TLS is wanted. Source: Go's `net/http`.
+const PLAIN_ANSWER: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// What a listener shows and whom it lets in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerRules {
+    /// The member's certificate, with the chain to its CA.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CAs that clients' certificates must come from; without one nobody
+    /// is asked for a certificate.
+    pub trusted_ca: Option<PathBuf>,
+    /// Certificates that were revoked.
+    pub revoked: Option<PathBuf>,
+    /// The common names that are let in; all when empty.
+    pub allowed_names: Vec<String>,
+    /// The host names of which a certificate must be valid for one; empty for none.
+    pub allowed_hosts: Vec<String>,
+    /// Cipher suites of TLS 1.2 by name; all good ones when empty.
+    pub cipher_suites: Vec<String>,
+    /// Which versions are spoken.
+    pub versions: Versions,
+    /// Whether requests carry a [`ClientName`].
+    pub names_clients: bool,
+    /// What is spoken inside, for ALPN: empty when that is not negotiated.
+    pub protocols: Vec<Vec<u8>>,
+}
+
+/// Shakes hands with those who dial.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: Fresh<ServerConfig>,
+    names_clients: bool,
+    gate: Gate,
+}
+
+impl ServerTls {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// The file that cannot be used, and why.
+    pub fn new(rules: ServerRules) -> Result<Self, TlsError> {
+        let mut files = vec![rules.certificate.clone(), rules.key.clone()];
+        files.extend(rules.trusted_ca.iter().chain(&rules.revoked).cloned());
+        let names_clients = rules.names_clients;
+        let config = Fresh::new(files, move || server_config(&rules))?;
+        Ok(Self { config, names_clients, gate: Gate::default() })
+    }
+
+    /// Shakes hands, within the deadline; the longest one under way is given up
+    /// when there are too many.
+    ///
+    /// # Errors
+    /// What the connection or the client's certificate lacks.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<ClientName>)> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "tls: the handshake took too long");
+        self.gate.pass(async { timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await.map_err(late)? }).await
+    }
+
+    async fn shake(&self, mut stream: TcpStream) -> io::Result<(Stream, Option<ClientName>)> {
+        let mut first = [0];
+        stream.peek(&mut first).await?;
+        if first[0] != HANDSHAKE_RECORD {
+            if first[0].is_ascii_uppercase() {
+                stream.write_all(PLAIN_ANSWER).await?;
+            }
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "tls: it does not speak TLS"));
+        }
+        let stream = TlsAcceptor::from(self.config.get()).accept(stream).await?;
+        let name = self.names_clients.then(|| client_name(stream.get_ref().1)).flatten();
+        Ok((Stream::Tls(Box::new(stream.into())), name))
+    }
+}
+
+fn client_name(connection: &CommonState) -> Option<ClientName> {
+    let certificate = connection.peer_certificates()?.first()?;
+    name::common_name(certificate).map(ClientName)
+}
+
+fn server_config(rules: &ServerRules) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(suites::provider(&rules.cipher_suites)?);
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(rules.versions.list())
+        .map_err(TlsError::Library)?;
+    let builder = match &rules.trusted_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => builder.with_client_cert_verifier(verify::clients(rules, ca, provider)?),
+    };
+    let mut config = builder
+        .with_single_cert(certificates(&rules.certificate)?, private_key(&rules.key)?)
+        .map_err(|source| TlsError::Pair {
+            certificate: rules.certificate.clone(),
+            key: rules.key.clone(),
+            source,
+        })?;
+    config.alpn_protocols.clone_from(&rules.protocols);
+    // A resumed handshake would let in whose certificate was revoked since.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}

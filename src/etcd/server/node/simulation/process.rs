@@ -149,6 +149,7 @@ impl Machine {
             data_dir: PathBuf::from("data"),
             name: format!("m{}", self.at),
             listen_peers: Vec::new(),
+            peer_tls: crate::tls::PeerTls::default(),
             advertise_peer_urls: vec![self.url()],
             advertise_client_urls: vec![format!("http://c{}:2379", self.at)],
             bootstrap: Bootstrap::Existing,

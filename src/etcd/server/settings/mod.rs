@@ -6,7 +6,10 @@
 
 use proa_base::settings::{Program, Setting, checks};
 
-use crate::config::{Cluster, Discovery, url};
+mod rules;
+
+use crate::tls::{check_suites, check_version};
+use rules::*;
 
 const fn setting(
     name: &'static str,
@@ -26,8 +29,8 @@ const fn switch(
     Setting { name, default, help, switch: true, check }
 }
 
-const NO_TLS: &str = "TLS: not served yet, leave it out";
 const UNUSED: &str = "accepted, without effect";
+const REMOVED: &str = "removed in etcd 3: use --trusted-ca-file";
 
 /// Every setting of `etcd`.
 pub const PROGRAM: Program = Program {
@@ -106,23 +109,78 @@ pub const PROGRAM: Program = Program {
         switch("enable-pprof", "false", "only false", only_false),
         switch("force-new-cluster", "false", "only false", only_false),
         switch("unsafe-no-fsync", "false", "only false: what is acknowledged is on the disk", only_false),
-        switch("socket-reuse-port", "false", "only false", only_false),
-        switch("client-cert-auth", "false", NO_TLS, no_tls_switch),
-        switch("peer-client-cert-auth", "false", NO_TLS, no_tls_switch),
-        switch("auto-tls", "false", NO_TLS, no_tls_switch),
-        switch("peer-auto-tls", "false", NO_TLS, no_tls_switch),
-        setting("cert-file", "", NO_TLS, no_tls),
-        setting("key-file", "", NO_TLS, no_tls),
-        setting("trusted-ca-file", "", NO_TLS, no_tls),
-        setting("client-crl-file", "", NO_TLS, no_tls),
-        setting("client-cert-allowed-hostname", "", NO_TLS, no_tls),
-        setting("peer-cert-file", "", NO_TLS, no_tls),
-        setting("peer-key-file", "", NO_TLS, no_tls),
-        setting("peer-trusted-ca-file", "", NO_TLS, no_tls),
-        setting("peer-crl-file", "", NO_TLS, no_tls),
-        setting("peer-cert-allowed-cn", "", NO_TLS, no_tls),
-        setting("peer-cert-allowed-hostname", "", NO_TLS, no_tls),
-        setting("cipher-suites", "", NO_TLS, no_tls),
+        switch("socket-reuse-port", "false", "others may listen on the same ports", checks::boolean),
+        switch("socket-reuse-address", "false", UNUSED, checks::boolean),
+        switch("initial-election-tick-advance", "true", UNUSED, checks::boolean),
+        setting("backend-bbolt-freelist-type", "map", UNUSED, checks::any),
+        setting("backend-batch-interval", "0s", UNUSED, checks::duration),
+        setting("backend-batch-limit", "0", UNUSED, checks::number),
+        setting("v2-deprecation", "not-yet", UNUSED, checks::any),
+        setting("log-format", "json", UNUSED, checks::any),
+        switch("enable-log-rotation", "false", "only false: the log is for the journal", only_false),
+        setting("log-rotation-config-json", "", UNUSED, checks::any),
+        switch("experimental-initial-corrupt-check", "false", UNUSED, checks::boolean),
+        setting("experimental-corrupt-check-time", "0s", UNUSED, checks::duration),
+        switch("experimental-compact-hash-check-enabled", "false", UNUSED, checks::boolean),
+        setting("experimental-compact-hash-check-time", "1m", UNUSED, checks::duration),
+        switch("experimental-enable-lease-checkpoint", "false", UNUSED, checks::boolean),
+        switch("experimental-enable-lease-checkpoint-persist", "false", UNUSED, checks::boolean),
+        setting("experimental-compaction-batch-limit", "1000", UNUSED, checks::number),
+        setting("experimental-compaction-sleep-interval", "10ms", UNUSED, checks::duration),
+        switch("experimental-peer-skip-client-san-verification", "false", UNUSED, checks::boolean),
+        setting("experimental-watch-progress-notify-interval", "10m", UNUSED, checks::duration),
+        setting("experimental-warning-apply-duration", "100ms", UNUSED, checks::duration),
+        setting("experimental-warning-unary-request-duration", "300ms", UNUSED, checks::duration),
+        setting("experimental-downgrade-check-time", "5s", UNUSED, checks::duration),
+        setting("experimental-bootstrap-defrag-threshold-megabytes", "0", UNUSED, checks::number),
+        setting("experimental-snapshot-catchup-entries", "5000", UNUSED, checks::number),
+        setting("experimental-wait-cluster-ready-timeout", "5s", UNUSED, checks::duration),
+        switch("experimental-txn-mode-write-with-shared-buffer", "true", UNUSED, checks::boolean),
+        switch("experimental-stop-grpc-service-on-defrag", "false", UNUSED, checks::boolean),
+        switch("experimental-memory-mlock", "false", "only false", only_false),
+        setting("experimental-max-learners", "1", "only 1", only_one),
+        setting("experimental-enable-v2v3", "", "not supported: the v2 API has its own data", leave_out),
+        switch("experimental-enable-distributed-tracing", "false", "only false", only_false),
+        setting("experimental-distributed-tracing-address", "localhost:4317", UNUSED, checks::any),
+        setting("experimental-distributed-tracing-service-name", "etcd", UNUSED, checks::any),
+        setting("experimental-distributed-tracing-instance-id", "", UNUSED, checks::any),
+        setting("experimental-distributed-tracing-sampling-rate", "0", UNUSED, checks::number),
+        setting("cert-file", "", "this member's certificate for clients, with its chain", checks::any),
+        setting("key-file", "", "the key of --cert-file", checks::any),
+        setting("trusted-ca-file", "", "clients must have a certificate of these CAs", checks::any),
+        switch("client-cert-auth", "false", "a client is who its certificate says", checks::boolean),
+        setting("client-crl-file", "", "clients' certificates that were revoked", checks::any),
+        setting("client-cert-allowed-hostname", "", "clients must have one of these host names", checks::any),
+        switch("auto-tls", "false", "serve clients with a certificate made here", checks::boolean),
+        setting("client-cert-file", "", UNUSED, checks::any),
+        setting("client-key-file", "", UNUSED, checks::any),
+        setting("peer-cert-file", "", "this member's certificate for members, with its chain", checks::any),
+        setting("peer-key-file", "", "the key of --peer-cert-file", checks::any),
+        setting(
+            "peer-client-cert-file",
+            "",
+            "shown to other members instead of --peer-cert-file",
+            checks::any,
+        ),
+        setting("peer-client-key-file", "", "the key of --peer-client-cert-file", checks::any),
+        setting("peer-trusted-ca-file", "", "members must have a certificate of these CAs", checks::any),
+        switch("peer-client-cert-auth", "false", "members must have a certificate", checks::boolean),
+        setting("peer-crl-file", "", "members' certificates that were revoked", checks::any),
+        setting("peer-cert-allowed-cn", "", "members must have one of these common names", checks::any),
+        setting("peer-cert-allowed-hostname", "", "members must have one of these host names", checks::any),
+        switch(
+            "peer-auto-tls",
+            "false",
+            "encrypt between members with certificates made here",
+            checks::boolean,
+        ),
+        setting("self-signed-cert-validity", "1", "years a certificate made here is good", years),
+        setting("cipher-suites", "", "suites of TLS 1.2 by Go's names; all good ones if none", check_suites),
+        setting("tls-min-version", "TLS1.2", "TLS1.2 or TLS1.3", check_version),
+        setting("tls-max-version", "", "TLS1.2 or TLS1.3", check_version),
+        setting("ca-file", "", REMOVED, leave_out),
+        setting("peer-ca-file", "", REMOVED, leave_out),
+        setting("listen-client-http-urls", "", "more URLs where clients are served", urls),
         setting("wal-dir", "", "not supported: the log lies in the data dir", leave_out),
         setting("listen-metrics-urls", "", "not supported yet", leave_out),
         setting("discovery-srv", "", "not supported: use --discovery=lan://NAME?size=N", leave_out),
@@ -133,99 +191,6 @@ pub const PROGRAM: Program = Program {
         setting("log-package-levels", "", "not supported: use --log-level", leave_out),
     ],
 };
-
-fn name(value: &str) -> Result<(), String> {
-    match value {
-        value if value.contains(['=', ',']) => Err("a name has no = and no comma".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-fn urls(value: &str) -> Result<(), String> {
-    value.split(',').try_for_each(|item| url::parse(item).map(drop))
-}
-
-fn initial_cluster(value: &str) -> Result<(), String> {
-    value.parse::<Cluster>().map(drop)
-}
-
-fn cluster_state(value: &str) -> Result<(), String> {
-    one_of(value, &["new", "existing"])
-}
-
-fn token(value: &str) -> Result<(), String> {
-    if value.is_empty() { Err("give a word".to_owned()) } else { Ok(()) }
-}
-
-fn discovery(value: &str) -> Result<(), String> {
-    match value {
-        "" => Ok(()),
-        value => value.parse::<Discovery>().map(drop),
-    }
-}
-
-fn request_bytes(value: &str) -> Result<(), String> {
-    // An entry must fit a segment of the log and a peer frame, 16 MiB both.
-    match value.parse::<usize>() {
-        Ok(1024..=8_388_608) => Ok(()),
-        Ok(_) | Err(_) => Err("give a number from 1024 to 8388608 (8 MiB)".to_owned()),
-    }
-}
-
-fn compaction_mode(value: &str) -> Result<(), String> {
-    one_of(value, &["periodic", "revision"])
-}
-
-fn retention(value: &str) -> Result<(), String> {
-    let is_number = value.parse::<u64>().is_ok();
-    if is_number || proa_base::duration::parse(value).is_ok() {
-        return Ok(());
-    }
-    Err("give hours or revisions as a number, or a duration such as 30m".to_owned())
-}
-
-fn log_level(value: &str) -> Result<(), String> {
-    one_of(value, &["debug", "info", "warn", "error"])
-}
-
-fn bcrypt_cost(value: &str) -> Result<(), String> {
-    match value.parse::<u32>() {
-        Ok(4..=31) => Ok(()),
-        Ok(_) | Err(_) => Err("give a number from 4 to 31".to_owned()),
-    }
-}
-
-fn only_off(value: &str) -> Result<(), String> {
-    one_of(value, &["off"])
-}
-
-fn only_simple(value: &str) -> Result<(), String> {
-    one_of(value, &["simple"])
-}
-
-fn only_star(value: &str) -> Result<(), String> {
-    one_of(value, &["*"])
-}
-
-fn only_false(value: &str) -> Result<(), String> {
-    if value == "false" { Ok(()) } else { Err("not supported, leave it out".to_owned()) }
-}
-
-fn no_tls(value: &str) -> Result<(), String> {
-    if value.is_empty() { Ok(()) } else { Err("TLS is not served yet, leave it out".to_owned()) }
-}
-
-fn no_tls_switch(value: &str) -> Result<(), String> {
-    if value == "false" { Ok(()) } else { no_tls(value) }
-}
-
-fn leave_out(value: &str) -> Result<(), String> {
-    if value.is_empty() { Ok(()) } else { Err("not supported, leave it out".to_owned()) }
-}
-
-fn one_of(value: &str, choices: &[&str]) -> Result<(), String> {
-    if choices.contains(&value) { Ok(()) } else { Err(format!("give {}", choices.join(" or "))) }
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -243,9 +208,11 @@ mod tests {
     fn what_cannot_be_honoured_is_refused_by_name() {
         #[rustfmt::skip]
         let rows = [
-            ("--cert-file=x",              "--cert-file: bad value \"x\": TLS is not served yet, leave it out"),
+            ("--ca-file=x",                "--ca-file: bad value \"x\": not supported, leave it out"),
             ("--enable-v2=2",              "--enable-v2: bad value \"2\": give true or false"),
-            ("--listen-client-urls=https://127.0.0.1:1", "--listen-client-urls: bad value \"https://127.0.0.1:1\": https is not served yet, use http://"),
+            ("--listen-client-urls=x://127.0.0.1:1", "--listen-client-urls: bad value \"x://127.0.0.1:1\": give http://HOST:PORT or https://HOST:PORT"),
+            ("--tls-min-version=TLS1.1",   "--tls-min-version: bad value \"TLS1.1\": give TLS1.2 or TLS1.3"),
+            ("--experimental-memory-mlock", "--experimental-memory-mlock: bad value \"true\": not supported, leave it out"),
             ("--experimental-x=1",         "unknown flag --experimental-x; etcd --help lists what there is"),
             ("--discovery=https://x",      "--discovery: bad value \"https://x\": give lan://NAME?size=N with N from 1 to 9"),
             ("--initial-cluster=a",        "--initial-cluster: bad value \"a\": give NAME=URL,NAME=URL; \"a\" has no ="),

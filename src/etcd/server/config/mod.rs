@@ -1,5 +1,8 @@
 //! From settled settings to what one member is started with.
 
+mod tls;
+pub mod url;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,48 +12,13 @@ use std::time::Duration;
 use proa_base::settings::{Settings, Source};
 
 use crate::auth::AuthConfig;
+use crate::tls::Listen;
+pub use tls::{PeerPlan, ServerPlan};
 
 /// Space for data when `--quota-backend-bytes` is 0. Source: etcd's `DefaultQuotaBytes`.
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 /// Source: etcd's check of `--election-timeout`.
 const MAX_ELECTION_MS: u64 = 50_000;
-
-/// HTTP URLs of listeners and members.
-pub mod url {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-    /// The host and the port of `http://HOST:PORT`.
-    ///
-    /// # Errors
-    /// What would be right.
-    pub fn parse(text: &str) -> Result<(&str, u16), String> {
-        let wrong = || "give http://HOST:PORT".to_owned();
-        if text.starts_with("https://") {
-            return Err("https is not served yet, use http://".to_owned());
-        }
-        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
-        if host.is_empty() || host.contains('/') {
-            return Err(wrong());
-        }
-        Ok((host, port.parse().map_err(|_| wrong())?))
-    }
-
-    /// The address to listen on; only `localhost` is a name.
-    ///
-    /// # Errors
-    /// What would be right.
-    pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
-        let (host, port) = parse(text)?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let ip = match bare {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            bare => bare.parse().map_err(|_| "give an IP address to listen on".to_owned())?,
-        };
-        Ok(SocketAddr::new(ip, port))
-    }
-}
 
 /// The value of `--initial-cluster`: peer URLs by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,9 +97,13 @@ pub struct Config {
     /// `--data-dir`.
     pub data_dir: PathBuf,
     /// Where clients are served.
-    pub listen_clients: Vec<SocketAddr>,
+    pub listen_clients: Vec<Listen>,
+    /// How clients are served where TLS is spoken.
+    pub client_tls: Option<ServerPlan>,
     /// Where peers are heard.
-    pub listen_peers: Vec<SocketAddr>,
+    pub listen_peers: Vec<Listen>,
+    /// How members speak TLS with each other.
+    pub peer_tls: PeerPlan,
     /// Client URLs to tell others.
     pub advertise_client_urls: Vec<String>,
     /// Peer URLs to tell others.
@@ -160,6 +132,8 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     /// `--enable-v2`.
     pub serves_v2: bool,
+    /// What is odd about the settings, and allowed.
+    pub warnings: Vec<String>,
 }
 
 /// Settings that are good one by one and bad together. The text names them.
@@ -168,6 +142,10 @@ pub struct Config {
 pub struct BadConfig(String);
 
 impl BadConfig {
+    fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// Discovery was asked for on a machine without an IPv4 address.
     pub fn no_network(address: IpAddr) -> Self {
         Self(format!(
@@ -217,13 +195,20 @@ impl Config {
             advertise(settings, "initial-advertise-peer-urls", &listen_peer_urls, machine);
         let (heartbeat_ms, election_ms) = timing(settings)?;
         let start = start(settings, discovery, &name, &advertise_peer_urls)?;
+        let data_dir = match settings.get("data-dir") {
+            "" => PathBuf::from(format!("{name}.etcd")),
+            path => PathBuf::from(path),
+        };
+        let reuse_port = settings.is_on("socket-reuse-port");
+        let mut served = listen_client_urls.clone();
+        served.extend(settings.list("listen-client-http-urls"));
+        let mut warnings = Vec::new();
         Ok(Self {
-            data_dir: match settings.get("data-dir") {
-                "" => PathBuf::from(format!("{name}.etcd")),
-                path => PathBuf::from(path),
-            },
-            listen_clients: addresses("listen-client-urls", &listen_client_urls)?,
-            listen_peers: addresses("listen-peer-urls", &listen_peer_urls)?,
+            listen_clients: tls::listens("listen-client-urls", &served, reuse_port)?,
+            client_tls: tls::clients(settings, &data_dir, &served, &mut warnings)?,
+            listen_peers: tls::listens("listen-peer-urls", &listen_peer_urls, reuse_port)?,
+            peer_tls: tls::peers(settings, &data_dir, &listen_peer_urls, &mut warnings)?,
+            data_dir,
             advertise_client_urls: advertise(settings, "advertise-client-urls", &listen_client_urls, machine),
             advertise_peer_urls,
             start,
@@ -232,7 +217,7 @@ impl Config {
             heartbeat_ms,
             election_ms,
             snapshot_count: settings.parsed("snapshot-count"),
-            strict_reconfig: settings.parsed("strict-reconfig-check"),
+            strict_reconfig: settings.is_on("strict-reconfig-check"),
             quota_bytes: match settings.parsed("quota-backend-bytes") {
                 0 => DEFAULT_QUOTA_BYTES,
                 bytes => bytes,
@@ -244,7 +229,8 @@ impl Config {
                 token_ttl: Duration::from_secs(settings.parsed("auth-token-ttl")),
             },
             auto_compaction: auto_compaction(settings)?,
-            serves_v2: settings.get("enable-v2") == "true",
+            serves_v2: settings.is_on("enable-v2"),
+            warnings,
         })
     }
 }
@@ -256,13 +242,6 @@ fn discovery_of(settings: &Settings) -> Option<Discovery> {
     }
 }
 
-fn addresses(name: &str, urls: &[String]) -> Result<Vec<SocketAddr>, BadConfig> {
-    let one = |text: &String| {
-        url::listen_address(text).map_err(|right| BadConfig(format!("--{name}: bad value {text:?}: {right}")))
-    };
-    urls.iter().map(one).collect()
-}
-
 /// The URLs to tell others: as set, else as listened on, with the machine's
 /// address in place of "any".
 fn advertise(settings: &Settings, name: &str, listen: &[String], machine: &Machine) -> Vec<String> {
@@ -270,9 +249,10 @@ fn advertise(settings: &Settings, name: &str, listen: &[String], machine: &Machi
     if !set.is_empty() {
         return set.iter().map(|text| text.trim_end_matches('/').to_owned()).collect();
     }
-    let reachable = |text: &String| match url::listen_address(text) {
-        Ok(address) if address.ip().is_unspecified() => {
-            format!("http://{}", SocketAddr::new(machine.address, address.port()))
+    let reachable = |text: &String| match url::listen(text) {
+        Ok(Listen { address, encrypted, .. }) if address.ip().is_unspecified() => {
+            let scheme = if encrypted { "https" } else { "http" };
+            format!("{scheme}://{}", SocketAddr::new(machine.address, address.port()))
         }
         Ok(_) | Err(_) => text.trim_end_matches('/').to_owned(),
     };
@@ -398,6 +378,11 @@ mod tests {
             ("--election-timeout=300", "--election-timeout[300ms] should be at least as 5 times as --heartbeat-interval[100ms]"),
             ("--name=x --initial-cluster=a=http://127.0.0.1:1", "--initial-cluster: no member is named \"x\", which is --name; add x=URL"),
             ("--name=a --initial-cluster=a=http://127.0.0.1:1", "--initial-cluster has a=http://127.0.0.1:1 but --initial-advertise-peer-urls is http://localhost:2380; make them equal"),
+            ("--client-cert-auth", "--client-cert-auth: needs --trusted-ca-file, whose certificates clients must have"),
+            ("--cert-file=a", "--cert-file: needs --key-file too"),
+            ("--listen-client-urls=https://127.0.0.1:1", "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented; give --cert-file and --key-file, or --auto-tls"),
+            ("--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 --tls-min-version=TLS1.3 --listen-client-urls=https://127.0.0.1:1 --auto-tls", "--cipher-suites: cipher suites cannot be configured when only TLS1.3 is enabled"),
+            ("--peer-crl-file=x --listen-peer-urls=https://127.0.0.1:1 --initial-advertise-peer-urls=https://127.0.0.1:1 --peer-auto-tls", "--peer-crl-file: needs --peer-trusted-ca-file, or no certificate is asked for"),
             ("--listen-client-urls=http://node:1", "--listen-client-urls: bad value \"http://node:1\": give an IP address to listen on"),
             ("--auto-compaction-mode=revision --auto-compaction-retention=1h", "--auto-compaction-retention: bad value \"1h\": give a number of revisions in mode revision"),
         ];

@@ -1,0 +1,103 @@
+//! What each setting's value must look like.
+
+use crate::config::{Cluster, Discovery, url};
+
+pub(super) fn name(value: &str) -> Result<(), String> {
+    match value {
+        value if value.contains(['=', ',']) => Err("a name has no = and no comma".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn urls(value: &str) -> Result<(), String> {
+    value.split(',').try_for_each(|item| url::parse(item).map(drop))
+}
+
+pub(super) fn initial_cluster(value: &str) -> Result<(), String> {
+    value.parse::<Cluster>().map(drop)
+}
+
+pub(super) fn cluster_state(value: &str) -> Result<(), String> {
+    one_of(value, &["new", "existing"])
+}
+
+pub(super) fn token(value: &str) -> Result<(), String> {
+    if value.is_empty() { Err("give a word".to_owned()) } else { Ok(()) }
+}
+
+pub(super) fn discovery(value: &str) -> Result<(), String> {
+    match value {
+        "" => Ok(()),
+        value => value.parse::<Discovery>().map(drop),
+    }
+}
+
+pub(super) fn request_bytes(value: &str) -> Result<(), String> {
+    // An entry must fit a segment of the log and a peer frame, 16 MiB both.
+    match value.parse::<usize>() {
+        Ok(1024..=8_388_608) => Ok(()),
+        Ok(_) | Err(_) => Err("give a number from 1024 to 8388608 (8 MiB)".to_owned()),
+    }
+}
+
+pub(super) fn compaction_mode(value: &str) -> Result<(), String> {
+    one_of(value, &["periodic", "revision"])
+}
+
+pub(super) fn retention(value: &str) -> Result<(), String> {
+    let is_number = value.parse::<u64>().is_ok();
+    if is_number || proa_base::duration::parse(value).is_ok() {
+        return Ok(());
+    }
+    Err("give hours or revisions as a number, or a duration such as 30m".to_owned())
+}
+
+pub(super) fn log_level(value: &str) -> Result<(), String> {
+    one_of(value, &["debug", "info", "warn", "error"])
+}
+
+pub(super) fn only_off(value: &str) -> Result<(), String> {
+    one_of(value, &["off"])
+}
+
+pub(super) fn only_one(value: &str) -> Result<(), String> {
+    one_of(value, &["1"])
+}
+
+pub(super) fn only_simple(value: &str) -> Result<(), String> {
+    one_of(value, &["simple"])
+}
+
+pub(super) fn only_star(value: &str) -> Result<(), String> {
+    one_of(value, &["*"])
+}
+
+pub(super) fn only_false(value: &str) -> Result<(), String> {
+    match value {
+        "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(()),
+        _ => Err("not supported, leave it out".to_owned()),
+    }
+}
+
+pub(super) fn leave_out(value: &str) -> Result<(), String> {
+    if value.is_empty() { Ok(()) } else { Err("not supported, leave it out".to_owned()) }
+}
+
+pub(super) fn one_of(value: &str, choices: &[&str]) -> Result<(), String> {
+    if choices.contains(&value) { Ok(()) } else { Err(format!("give {}", choices.join(" or "))) }
+}
+
+pub(super) fn years(value: &str) -> Result<(), String> {
+    // The end must be a date that every implementation can read.
+    match value.parse::<u32>() {
+        Ok(1..=100) => Ok(()),
+        Ok(_) | Err(_) => Err("give a number of years from 1 to 100".to_owned()),
+    }
+}
+
+pub(super) fn bcrypt_cost(value: &str) -> Result<(), String> {
+    match value.parse::<u32>() {
+        Ok(4..=31) => Ok(()),
+        Ok(_) | Err(_) => Err("give a number from 4 to 31".to_owned()),
+    }
+}
