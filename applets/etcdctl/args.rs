@@ -47,20 +47,14 @@ pub const GLOBAL: &[Flag] = &[
     switch("debug", "accepted, without effect"),
     switch("insecure-transport", "only true: there is no TLS yet"),
     switch("insecure-discovery", "accepted, without effect"),
+    value("user", "NAME, or NAME:PASSWORD: who asks (prompts for a password that is not given)"),
+    value("password", "the password of --user"),
     switch("help", "print this"),
 ];
 
 /// Flags of etcdctl that cannot be honoured yet.
-const REFUSED: &[&str] = &[
-    "cacert",
-    "cert",
-    "key",
-    "user",
-    "password",
-    "discovery-srv",
-    "discovery-srv-name",
-    "insecure-skip-tls-verify",
-];
+const REFUSED: &[&str] =
+    &["cacert", "cert", "key", "discovery-srv", "discovery-srv-name", "insecure-skip-tls-verify"];
 
 /// The flags that a command line may have.
 pub struct Tables<'a> {

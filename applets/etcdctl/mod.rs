@@ -1,6 +1,7 @@
 //! `etcdctl`: ask the store, print the answer.
 
 mod args;
+mod auth;
 mod check;
 mod completion;
 mod endpoints;
@@ -13,8 +14,11 @@ mod lease;
 mod members;
 mod mirror;
 mod print;
+mod role;
 mod session;
+mod terminal;
 mod txn;
+mod user;
 mod v2;
 mod watch;
 
@@ -43,13 +47,28 @@ struct Context {
     timeouts: Timeouts,
     args: Args,
     printer: Printer,
+    login: Option<Login>,
+}
+
+/// `--user` and `--password`.
+struct Login {
+    name: String,
+    password: String,
 }
 
 impl Context {
     /// A client of other endpoints, with this run's settings.
     fn connect(&self, endpoints: &[String]) -> Result<Client, Failure> {
-        Ok(Client::with_timeouts(endpoints, self.timeouts)?)
+        connect(endpoints, self.timeouts, self.login.as_ref())
     }
+}
+
+fn connect(endpoints: &[String], timeouts: Timeouts, login: Option<&Login>) -> Result<Client, Failure> {
+    let client = Client::with_timeouts(endpoints, timeouts)?;
+    Ok(match login {
+        Some(Login { name, password }) => client.as_user(name, password),
+        None => client,
+    })
 }
 
 type Done<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
@@ -106,6 +125,22 @@ const COMMANDS: &[Command] = commands! {
     ["check", "perf"], check::PERF, "", "Checks the performance of the cluster, for a minute", check::perf;
     ["check", "datascale"], check::DATASCALE, "", "Checks the memory of a member that holds much data", check::datascale;
     ["completion"], &[], "bash|zsh|fish", "Prints a script that completes commands in a shell", completion::completion;
+    ["auth", "enable"], &[], "", "Enables authentication", auth::enable;
+    ["auth", "disable"], &[], "", "Disables authentication", auth::disable;
+    ["auth", "status"], &[], "", "Returns authentication status", auth::status;
+    ["user", "add"], user::ADD, "NAME[:PASSWORD]", "Adds a new user", user::add;
+    ["user", "delete"], &[], "NAME", "Deletes a user", user::delete;
+    ["user", "get"], user::GET, "NAME", "Gets detailed information of a user", user::get;
+    ["user", "list"], &[], "", "Lists all users", user::list;
+    ["user", "passwd"], user::PASSWD, "NAME", "Changes password of user", user::passwd;
+    ["user", "grant-role"], &[], "USER ROLE", "Grants a role to a user", user::grant_role;
+    ["user", "revoke-role"], &[], "USER ROLE", "Revokes a role from a user", user::revoke_role;
+    ["role", "add"], &[], "NAME", "Adds a new role", role::add;
+    ["role", "delete"], &[], "NAME", "Deletes a role", role::delete;
+    ["role", "get"], &[], "NAME", "Gets detailed information of a role", role::get;
+    ["role", "list"], &[], "", "Lists all roles", role::list;
+    ["role", "grant-permission"], role::RANGE, "ROLE read|write|readwrite KEY [ENDKEY]", "Grants a key to a role", role::grant_permission;
+    ["role", "revoke-permission"], role::RANGE, "ROLE KEY [ENDKEY]", "Revokes a key from a role", role::revoke_permission;
 };
 
 fn main(words: Vec<String>) -> ExitCode {
@@ -153,13 +188,25 @@ fn run(words: &[String]) -> Result<(), Failure> {
         connect: duration(&args, "dial-timeout")?.unwrap_or(usual.connect),
         request: duration(&args, "command-timeout")?.unwrap_or(usual.request),
     };
-    let client = Client::with_timeouts(&endpoints, timeouts)?;
+    let login = login(&args)?;
+    let client = connect(&endpoints, timeouts, login.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::error(format!("starting: {error}")))?;
-    let context = Context { client, endpoints, timeouts, args, printer };
+    let context = Context { client, endpoints, timeouts, args, printer, login };
     runtime.block_on((command.run)(&context))
+}
+
+/// Who asks. As with etcdctl, an empty password is none: nobody logs in.
+fn login(args: &Args) -> Result<Option<Login>, Failure> {
+    let Some(user) = setting(args, "user") else { return Ok(None) };
+    let (name, password) = match (setting(args, "password"), user.split_once(':')) {
+        (Some(password), _) => (user.clone(), password),
+        (None, Some((name, password))) => (name.to_owned(), password.to_owned()),
+        (None, None) => (user.clone(), terminal::ask("Password: ")?),
+    };
+    Ok((!name.is_empty() && !password.is_empty()).then_some(Login { name, password }))
 }
 
 /// The command that the words name, and the words that are left; `None` when

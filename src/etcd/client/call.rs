@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::endpoint::Members;
 use crate::error::{Error, classify};
+use crate::login::Login;
 use crate::tls::ClientTls;
 
 /// How long a client waits.
@@ -39,8 +40,9 @@ pub(crate) enum Repeat {
 
 /// What all clones of a client share.
 pub(crate) struct Caller {
-    pub(crate) members: Members,
+    pub(crate) members: Arc<Members>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) login: Option<Login>,
 }
 
 impl Caller {
@@ -49,21 +51,33 @@ impl Caller {
         timeouts: Timeouts,
         tls: Option<&ClientTls>,
     ) -> Result<Arc<Self>, Error> {
-        let members = Members::new(endpoints, timeouts.connect, tls)?;
-        Ok(Arc::new(Self { members, timeouts }))
+        let members = Arc::new(Members::new(endpoints, timeouts.connect, tls)?);
+        Ok(Arc::new(Self { members, timeouts, login: None }))
     }
 
-    /// Asks the endpoints in turn, each at most once, until one answers.
+    /// Asks the endpoints in turn, each at most once, until one answers. One
+    /// that refuses the token is asked again with a new one, once.
     pub(crate) async fn call<Q, A, F, Fut>(&self, repeat: Repeat, request: Q, send: F) -> Result<A, Error>
     where
         Q: Clone,
-        F: Fn(Channel, Q) -> Fut,
+        F: Fn(Channel, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
         let mut tries_left = self.members.count();
+        let mut may_log_in = true;
         loop {
             let (number, channel) = self.members.current();
-            let answer = self.ask_once(send(channel, request.clone())).await;
+            let answer = match self.signed(&channel, request.clone()).await {
+                Ok(request) => self.ask_once(send(channel, request)).await,
+                Err(error) => Err(error.before_the_request()),
+            };
+            if let Err(error) = &answer
+                && may_log_in
+                && self.is_token_void(error)
+            {
+                may_log_in = false;
+                continue;
+            }
             let Err(error @ Error::Unavailable { .. }) = answer else {
                 return answer;
             };

@@ -46,6 +46,15 @@ impl Error {
         !matches!(self, Self::Unavailable { sent: true, .. } | Self::Protocol(_))
     }
 
+    /// This error of what had to be asked first, as one of the request that was
+    /// to follow: that was never sent.
+    pub(crate) fn before_the_request(self) -> Self {
+        match self {
+            Self::Unavailable { text, .. } => Self::Unavailable { text, sent: false },
+            other => other,
+        }
+    }
+
     /// The refusal with this gRPC code?
     pub fn is_refused(&self, wanted: Code) -> bool {
         matches!(self, Self::Refused { code, .. } if *code == wanted)

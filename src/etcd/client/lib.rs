@@ -8,6 +8,7 @@ mod dial;
 mod endpoint;
 mod error;
 mod keep_alive;
+mod login;
 mod pb;
 mod queue;
 pub mod tls;
@@ -19,13 +20,22 @@ pub use call::Timeouts;
 use call::{Caller, Repeat};
 pub use error::Error;
 pub use keep_alive::KeepAlive;
-use pb::{ClusterClient, KvClient, LeaseClient, MaintenanceClient};
+use login::Login;
+use pb::{AuthClient, ClusterClient, KvClient, LeaseClient, MaintenanceClient};
 pub use proa_etcd_api as api;
 use proa_etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
-    DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    AlarmRequest, AlarmResponse, AuthDisableRequest, AuthDisableResponse, AuthEnableRequest,
+    AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest,
+    AuthRoleDeleteResponse, AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest,
+    AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse,
+    AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest, AuthStatusResponse,
+    AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest, AuthUserChangePasswordResponse,
+    AuthUserDeleteRequest, AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse,
+    AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+    AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, CompactionRequest, CompactionResponse,
+    DefragmentRequest, DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest,
+    HashKvResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
@@ -74,6 +84,10 @@ fn kv(channel: Channel) -> KvClient<Channel> {
 
 fn lease(channel: Channel) -> LeaseClient<Channel> {
     LeaseClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+fn auth(channel: Channel) -> AuthClient<Channel> {
+    AuthClient::new(channel)
 }
 
 fn cluster(channel: Channel) -> ClusterClient<Channel> {
@@ -131,6 +145,15 @@ impl Client {
         Ok(Self { caller: Caller::new(endpoints, timeouts, Some(&tls))? })
     }
 
+    /// The same connections, in the name of a user. The client logs in before
+    /// its first request, and again when the store refuses its token.
+    #[must_use]
+    pub fn as_user(&self, name: &str, password: &str) -> Self {
+        let Caller { members, timeouts, .. } = &*self.caller;
+        let login = Some(Login::new(name, password));
+        Self { caller: Arc::new(Caller { members: Arc::clone(members), timeouts: *timeouts, login }) }
+    }
+
     calls! {
         /// Reads keys.
         range Safe RangeRequest => RangeResponse, kv;
@@ -170,6 +193,38 @@ impl Client {
         hash_kv Safe HashKvRequest => HashKvResponse, maintenance;
         /// Makes another member the leader.
         move_leader IfUnsent MoveLeaderRequest => MoveLeaderResponse, maintenance;
+        /// Turns authentication on.
+        auth_enable IfUnsent AuthEnableRequest => AuthEnableResponse, auth;
+        /// Turns authentication off.
+        auth_disable IfUnsent AuthDisableRequest => AuthDisableResponse, auth;
+        /// Whether authentication is on.
+        auth_status Safe AuthStatusRequest => AuthStatusResponse, auth;
+        /// Adds a user.
+        user_add IfUnsent AuthUserAddRequest => AuthUserAddResponse, auth;
+        /// A user's roles.
+        user_get Safe AuthUserGetRequest => AuthUserGetResponse, auth;
+        /// All users.
+        user_list Safe AuthUserListRequest => AuthUserListResponse, auth;
+        /// Deletes a user.
+        user_delete IfUnsent AuthUserDeleteRequest => AuthUserDeleteResponse, auth;
+        /// Changes a password.
+        user_change_password IfUnsent AuthUserChangePasswordRequest => AuthUserChangePasswordResponse, auth;
+        /// Gives a role to a user.
+        user_grant_role IfUnsent AuthUserGrantRoleRequest => AuthUserGrantRoleResponse, auth;
+        /// Takes a role from a user.
+        user_revoke_role IfUnsent AuthUserRevokeRoleRequest => AuthUserRevokeRoleResponse, auth;
+        /// Adds a role.
+        role_add IfUnsent AuthRoleAddRequest => AuthRoleAddResponse, auth;
+        /// A role's permissions.
+        role_get Safe AuthRoleGetRequest => AuthRoleGetResponse, auth;
+        /// All roles.
+        role_list Safe AuthRoleListRequest => AuthRoleListResponse, auth;
+        /// Deletes a role.
+        role_delete IfUnsent AuthRoleDeleteRequest => AuthRoleDeleteResponse, auth;
+        /// Gives a permission to a role, or changes it.
+        role_grant_permission IfUnsent AuthRoleGrantPermissionRequest => AuthRoleGrantPermissionResponse, auth;
+        /// Takes a permission from a role.
+        role_revoke_permission IfUnsent AuthRoleRevokePermissionRequest => AuthRoleRevokePermissionResponse, auth;
     }
 
     /// Gives a lease its whole time to live again, once. The answer's `ttl` is
@@ -206,8 +261,8 @@ impl Client {
 
 async fn keep_alive_once(caller: &Caller, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
     let answers = caller
-        .call(Repeat::Safe, id, |channel, id| async move {
-            let one = tokio_stream::once(LeaseKeepAliveRequest { id });
+        .call(Repeat::Safe, id, |channel, request| async move {
+            let one = request.map(|id| tokio_stream::once(LeaseKeepAliveRequest { id }));
             let mut answers = lease(channel).lease_keep_alive(one).await?.into_inner();
             Ok(tonic::Response::new(answers.message().await?))
         })

@@ -4,6 +4,7 @@
 
 tonic::include_proto!("etcdserverpb");
 
+pub(crate) use auth_client::AuthClient;
 pub(crate) use cluster_client::ClusterClient;
 pub(crate) use kv_client::KvClient;
 pub(crate) use lease_client::LeaseClient;

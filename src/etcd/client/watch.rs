@@ -13,6 +13,7 @@ use tonic::{Code, Streaming};
 
 use crate::call::Caller;
 use crate::error::{Error, classify};
+use crate::login::is_token_reason;
 use crate::pb::WatchClient;
 use proa_etcd_api::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
@@ -93,7 +94,8 @@ impl Watch {
         let (sender, receiver) = mpsc::channel(QUEUE_ITEMS);
         let position = Position { next: options.from_revision, cluster_id: None };
         let (progress, questions) = mpsc::channel(PROGRESS_QUESTIONS);
-        let worker = Worker { caller, key, range_end, options, sender, questions, position };
+        let worker =
+            Worker { caller, key, range_end, options, sender, questions, position, may_log_in: true };
         let task = tokio::spawn(worker.run());
         Self { items: ReceiverStream::new(receiver), progress, task }
     }
@@ -134,6 +136,8 @@ enum Step {
     Deliver(WatchItem),
     Last(WatchItem),
     Reconnect,
+    /// The member does not know this client's token, and says so.
+    LogIn(String),
 }
 
 impl Position {
@@ -172,6 +176,9 @@ impl Position {
 }
 
 fn cancelled(header: ResponseHeader, compact_revision: i64, reason: &str) -> Step {
+    if is_token_reason(reason) {
+        return Step::LogIn(reason.to_owned());
+    }
     if compact_revision > 0 {
         return Step::Last(WatchItem::Compacted { header, revision: compact_revision });
     }
@@ -190,6 +197,8 @@ struct Worker {
     sender: mpsc::Sender<WatchItem>,
     questions: mpsc::Receiver<()>,
     position: Position,
+    /// Whether a refused token has not just been replaced by a new one.
+    may_log_in: bool,
 }
 
 /// The reader has gone, or the last item was delivered.
@@ -210,17 +219,25 @@ impl Worker {
         if requests.send(self.create_request()).await.is_err() {
             return Ok(());
         }
-        let mut request = tonic::Request::new(ReceiverStream::new(request_stream));
+        let signed = self.caller.signed(&channel, ReceiverStream::new(request_stream)).await;
+        let mut request = match signed {
+            Ok(request) => request,
+            Err(Error::Unavailable { .. }) => {
+                self.caller.members.leave(number);
+                return Ok(());
+            }
+            Err(error) => {
+                self.deliver(WatchItem::Refused(error)).await?;
+                return Err(Finished);
+            }
+        };
         let yes = tonic::metadata::MetadataValue::from_static("true");
         request.metadata_mut().insert(HAS_LEADER, yes);
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         match self.caller.ask_once(client.watch(request)).await {
             Ok(answers) => self.follow(answers, &requests).await?,
             Err(Error::Unavailable { .. }) => {}
-            Err(error) => {
-                self.deliver(WatchItem::Refused(error)).await?;
-                return Err(Finished);
-            }
+            Err(error) => return self.refused(error).await,
         }
         self.caller.members.leave(number);
         Ok(())
@@ -246,21 +263,34 @@ impl Worker {
                 Ok(None) => return Ok(()),
                 Err(status) => match classify(status) {
                     Error::Unavailable { .. } => return Ok(()),
-                    error => {
-                        self.deliver(WatchItem::Refused(error)).await?;
-                        return Err(Finished);
-                    }
+                    error => return self.refused(error).await,
                 },
             };
             match self.position.advance(answer) {
-                Step::Deliver(item) => self.deliver(item).await?,
+                Step::Deliver(item) => {
+                    self.may_log_in = true;
+                    self.deliver(item).await?;
+                }
                 Step::Last(item) => {
                     self.deliver(item).await?;
                     return Err(Finished);
                 }
                 Step::Reconnect => return Ok(()),
+                Step::LogIn(text) => {
+                    return self.refused(Error::Refused { code: Code::Unauthenticated, text }).await;
+                }
             }
         }
+    }
+
+    /// Tries once more with a new token, if it is for the token that the member
+    /// refuses, and the last one was good for something.
+    async fn refused(&mut self, error: Error) -> Result<(), Finished> {
+        if self.caller.is_token_void(&error) && std::mem::take(&mut self.may_log_in) {
+            return Ok(());
+        }
+        self.deliver(WatchItem::Refused(error)).await?;
+        Err(Finished)
     }
 
     async fn deliver(&self, item: WatchItem) -> Result<(), Finished> {
