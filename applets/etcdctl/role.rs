@@ -177,15 +177,15 @@ pub async fn revoke_permission(context: &Context) -> Result<(), Failure> {
         }
     };
     let (key, range_end) = bounds(context, given, end)?;
-    let (shown, shown_end) = (text(&key), text(&range_end));
+    let shown_end = text(&range_end);
     let is_open = range_end == [0];
     let request =
         AuthRoleRevokePermissionRequest { role: role.clone(), key: key.into(), range_end: range_end.into() };
     let answer = context.client.role_revoke_permission(request).await?;
     let what = match shown_end.as_str() {
-        "" => format!("key {shown}"),
-        _ if is_open => format!("range [{shown}, <open ended>"),
-        end => format!("range [{shown}, {end})"),
+        "" => format!("key {given}"),
+        _ if is_open => format!("range [{given}, <open ended>"),
+        end => format!("range [{given}, {end})"),
     };
     let simple = format!("Permission of {what} is revoked from role {role}");
     emit_done(context, &answer, answer.header.as_ref(), &simple);

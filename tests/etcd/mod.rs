@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use proa_etcd_client::Client;
 use proa_etcd_client::api::etcdserverpb::{PutRequest, StatusRequest};
+use proa_etcd_client::{Client, Timeouts};
 
 /// Longer than anything takes here on a loaded machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -157,9 +157,19 @@ impl Cluster {
 
     /// Until every member knows a leader.
     pub fn wait_ready(&mut self) {
+        self.wait_ready_by(|url| Client::connect(&[url]).unwrap());
+    }
+
+    /// As [`Cluster::wait_ready`], with authentication on: as the user root.
+    pub fn wait_ready_as(&mut self, root_password: &str) {
+        let usual = Timeouts::default();
+        self.wait_ready_by(|url| Client::with_login(&[url], usual, "root", root_password).unwrap());
+    }
+
+    fn wait_ready_by(&mut self, client: impl Fn(String) -> Client) {
         let runtime = runtime();
         for member in &mut self.members {
-            let client = Client::connect(std::slice::from_ref(&member.client_url)).unwrap();
+            let client = client(member.client_url.clone());
             wait_for("a member with a leader", || {
                 if let Some(status) = member.ended() {
                     panic!("{} ended with {status}:\n{}", member.name, member.stderr());

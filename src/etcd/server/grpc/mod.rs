@@ -13,6 +13,7 @@ mod maintenance;
 /// The generated service traits.
 mod pb;
 mod queue;
+mod rights;
 mod watch;
 
 use std::sync::Arc;

@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::Requester;
 use proa_etcd_api::etcdserverpb::watch_request::RequestUnion;
 use proa_etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
-use proa_etcd_store::auth::needs;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::pb::watch_server::Watch;
+use super::rights::{Rights, reason_of};
 use super::{Front, OVERHEAD_BYTES, refuse};
-use crate::auth::{Auth, Credentials};
+use crate::auth::Credentials;
 use crate::node::Node;
 use crate::watch::answer::Answer;
 use crate::watch::groups::Interest;
@@ -49,14 +48,13 @@ impl Watch for Front {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let credentials = Credentials::of(&request);
         let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
         let (queue, deliveries) = mpsc::channel(QUEUE_ANSWERS);
         let (failures, failure) = mpsc::channel(1);
+        let rights = Arc::new(Rights::new(&self.node, &self.auth, &self.hub, Credentials::of(&request)));
         let stream = WatchStream {
             node: self.node.clone(),
-            auth: Arc::clone(&self.auth),
-            credentials,
+            rights: Arc::clone(&rights),
             hub: Arc::clone(&self.hub),
             queue,
             fragment_bytes: self.limits.request_bytes + OVERHEAD_BYTES,
@@ -69,7 +67,11 @@ impl Watch for Front {
             let patience = Duration::from_millis(self.limits.election_ms);
             tokio::spawn(fail_without_leader(self.node.clone(), patience, failures));
         }
-        let answers = ReceiverStream::new(deliveries).flat_map(|Delivery { answer, fragment_bytes }| {
+        let allowed = ReceiverStream::new(deliveries).filter_map(move |delivery| {
+            let rights = Arc::clone(&rights);
+            async move { rights.pass(delivery).await }
+        });
+        let answers = allowed.flat_map(|Delivery { answer, fragment_bytes, .. }| {
             stream::iter(match fragment_bytes {
                 Some(limit) => answer.fragments(limit),
                 None => vec![answer],
@@ -123,23 +125,12 @@ async fn fail_without_leader(node: Node, patience: Duration, failures: mpsc::Sen
 struct Own {
     id: WatcherId,
     progress_notify: bool,
-    /// What it watches, and who it was granted to.
-    request: WatchCreateRequest,
-    by: Requester,
-}
-
-/// A refusal as clients look for it: the text of gRPC's error in Go.
-///
-/// Source: etcd's `ErrGRPCPermissionDenied.Error()`, which its client compares.
-fn reason_of(error: EtcdError) -> String {
-    format!("rpc error: code = {:?} desc = {error}", error.code())
 }
 
 /// The requests of one stream and its watchers.
 struct WatchStream {
     node: Node,
-    auth: Arc<Auth>,
-    credentials: Credentials,
+    rights: Arc<Rights>,
     hub: Arc<Hub>,
     queue: mpsc::Sender<Delivery>,
     fragment_bytes: usize,
@@ -192,8 +183,8 @@ impl WatchStream {
     }
 
     async fn create(&mut self, request: WatchCreateRequest) {
-        let by = match self.admit(&request, None).await {
-            Ok(by) => by,
+        let granted = match self.rights.admit(request.clone()).await {
+            Ok(granted) => granted,
             Err(error) => return self.refuse(&reason_of(error)).await,
         };
         let Ok(interest) = Interest::new(&request) else {
@@ -206,47 +197,26 @@ impl WatchStream {
         let fragment_bytes = request.fragment.then_some(self.fragment_bytes);
         let outlet = Outlet { queue: self.queue.clone(), watch_id, fragment_bytes };
         let id = self.hub.add(interest, request.start_revision, outlet);
-        let progress_notify = request.progress_notify;
-        self.watchers.insert(watch_id, Own { id, progress_notify, request, by });
+        self.rights.remember(id, watch_id, granted);
+        self.watchers.insert(watch_id, Own { id, progress_notify: request.progress_notify });
         // First "created", then the first event.
         self.say(WatchResponse { watch_id, created: true, ..WatchResponse::default() }).await;
         self.hub.release(id);
     }
 
-    /// Who the watch is granted to; `known` is who it was granted to before.
-    async fn admit(
-        &self,
-        request: &WatchCreateRequest,
-        known: Option<&Requester>,
-    ) -> Result<Requester, EtcdError> {
-        let by = match known.filter(|by| !by.user.is_empty()) {
-            // A watch goes on when the token that it was made with ends.
-            Some(by) => by.clone(),
-            None => self.auth.identify(&self.credentials).await?,
-        };
-        self.auth.admit(&by, &needs::watch(request), &self.node.view())
-    }
-
     /// Users or permissions have changed: ends the watches that their owners
     /// may not have any more.
     async fn check_rights(&mut self) {
-        let ids: Vec<i64> = self.watchers.keys().copied().collect();
-        for watch_id in ids {
-            let Some(own) = self.watchers.get(&watch_id) else { continue };
-            match self.admit(&own.request, Some(&own.by)).await {
-                Ok(by) => {
-                    if let Some(own) = self.watchers.get_mut(&watch_id) {
-                        own.by = by;
-                    }
-                }
-                Err(error) => {
-                    self.hub.remove(own.id);
-                    self.watchers.remove(&watch_id);
-                    let cancel_reason = reason_of(error);
-                    let canceled = true;
-                    self.say(WatchResponse { watch_id, canceled, cancel_reason, ..WatchResponse::default() })
-                        .await;
-                }
+        let all: Vec<(i64, WatcherId)> =
+            self.watchers.iter().map(|(watch_id, own)| (*watch_id, own.id)).collect();
+        for (watch_id, id) in all {
+            let end = self.rights.check(id).await;
+            // Its end may have been said in the place of an event.
+            if !self.rights.is_remembered(id) {
+                self.watchers.remove(&watch_id);
+            }
+            if let Some(end) = end {
+                self.say(end).await;
             }
         }
     }
@@ -281,6 +251,7 @@ impl WatchStream {
     async fn cancel(&mut self, watch_id: i64) {
         if let Some(own) = self.watchers.remove(&watch_id) {
             self.hub.remove(own.id);
+            self.rights.forget(own.id);
             self.say(WatchResponse { watch_id, canceled: true, ..WatchResponse::default() }).await;
         }
     }
@@ -306,6 +277,6 @@ impl WatchStream {
         let header = Some(self.hub.header(self.hub.revision()));
         let answer = Answer::new(WatchResponse { header, ..answer });
         // A client that has gone is noticed by the reader.
-        let _ = self.queue.send(Delivery { answer, fragment_bytes: None }).await;
+        let _ = self.queue.send(Delivery { answer, fragment_bytes: None, watcher: None }).await;
     }
 }

@@ -144,6 +144,11 @@ impl Node {
         self.shared.auth.subscribe()
     }
 
+    /// How far users and permissions are now.
+    pub fn auth_stamp(&self) -> AuthStamp {
+        *self.shared.auth.borrow()
+    }
+
     /// Whether requests need a user, as of the applied state: cheap to ask.
     pub fn is_auth_enabled(&self) -> bool {
         self.shared.auth.borrow().is_enabled

@@ -54,6 +54,8 @@ pub struct Delivery {
     pub answer: Answer,
     /// Cut it into pieces of about this many bytes.
     pub fragment_bytes: Option<usize>,
+    /// Whose events these are; `None` for what says nothing about keys.
+    pub watcher: Option<WatcherId>,
 }
 
 /// Where one watcher's deliveries go.
@@ -193,7 +195,7 @@ impl Hub {
         let header = Some(self.past.header(state.distributed));
         let answer = WatchResponse { header, watch_id: outlet.watch_id, ..WatchResponse::default() };
         // Under the lock, so that no later revision overtakes the report.
-        let delivery = Delivery { answer: Answer::new(answer), fragment_bytes: None };
+        let delivery = Delivery { answer: Answer::new(answer), fragment_bytes: None, watcher: None };
         outlet.queue.try_send(delivery).is_ok()
     }
 
@@ -287,7 +289,7 @@ impl State {
                 if watcher.next > revision {
                     continue;
                 }
-                match watcher.outlet.queue.try_send(watcher.outlet.events(header, &encoded)) {
+                match watcher.outlet.queue.try_send(watcher.outlet.events(*id, header, &encoded)) {
                     Ok(()) => {}
                     Err(mpsc::error::TrySendError::Full(_)) => full.push(*id),
                     Err(mpsc::error::TrySendError::Closed(_)) => closed.push(*id),
@@ -302,9 +304,9 @@ impl State {
 }
 
 impl Outlet {
-    fn events(&self, header: ResponseHeader, encoded: &[Bytes]) -> Delivery {
+    fn events(&self, id: WatcherId, header: ResponseHeader, encoded: &[Bytes]) -> Delivery {
         let answer = Answer::events(header, self.watch_id, encoded);
-        Delivery { answer, fragment_bytes: self.fragment_bytes }
+        Delivery { answer, fragment_bytes: self.fragment_bytes, watcher: Some(id) }
     }
 
     /// The end of a watcher that needs what is compacted; etcd gives no reason
@@ -317,7 +319,7 @@ impl Outlet {
             compact_revision,
             ..WatchResponse::default()
         };
-        Delivery { answer: Answer::new(answer), fragment_bytes: None }
+        Delivery { answer: Answer::new(answer), fragment_bytes: None, watcher: None }
     }
 }
 
@@ -373,7 +375,7 @@ async fn catch_up(hub: Arc<Hub>, id: WatcherId) {
             .map(|event| encode_event(&interest.cut(event)))
             .collect();
         let header = hub.past.header(history.next - 1);
-        if !encoded.is_empty() && outlet.queue.send(outlet.events(header, &encoded)).await.is_err() {
+        if !encoded.is_empty() && outlet.queue.send(outlet.events(id, header, &encoded)).await.is_err() {
             return hub.remove(id);
         }
         if hub.advance(id, Some(history.next)) {
