@@ -23,16 +23,16 @@ use proa_etcd_client::{Client, Error, Timeouts, WatchItem};
 use tokio_stream::StreamExt as _;
 
 /// Cheap to hash: what is tested is not bcrypt.
-pub const FAST: &str = "--bcrypt-cost=4";
-pub const ROOT_PASSWORD: &str = "the-root-password";
+const FAST: &str = "--bcrypt-cost=4";
+const ROOT_PASSWORD: &str = "the-root-password";
 
-pub fn login(endpoints: &[String], user: &str, password: &str) -> Client {
+fn login(endpoints: &[String], user: &str, password: &str) -> Client {
     let timeouts = Timeouts { connect: Duration::from_secs(10), request: Duration::from_secs(30) };
     Client::with_login(endpoints, timeouts, user, password).unwrap()
 }
 
 /// A user with a role of the same name that allows one range.
-pub async fn add_user(client: &Client, name: &str, range: Option<(Type, &str, &str)>) {
+async fn add_user(client: &Client, name: &str, range: Option<(Type, &str, &str)>) {
     let add = AuthUserAddRequest {
         name: name.to_owned(),
         password: password_of(name),
@@ -52,12 +52,12 @@ pub async fn add_user(client: &Client, name: &str, range: Option<(Type, &str, &s
     client.user_grant_role(grant).await.unwrap();
 }
 
-pub fn password_of(name: &str) -> String {
+fn password_of(name: &str) -> String {
     if name == "root" { ROOT_PASSWORD.to_owned() } else { format!("password of {name}") }
 }
 
 /// Root, and authentication turned on.
-pub async fn enable(client: &Client) {
+async fn enable(client: &Client) {
     add_user(client, "root", None).await;
     let grant = AuthUserGrantRoleRequest { user: "root".to_owned(), role: "root".to_owned() };
     client.user_grant_role(grant).await.unwrap();

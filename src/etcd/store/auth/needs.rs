@@ -14,7 +14,7 @@
 //! | MemberList, Status, Alarm (get) | a user |
 //! | Auth (UserGet, RoleGet) | that user, somebody with that role, or root |
 //! | AuthEnable ... RoleRevokePermission, other Alarm, Cluster, Maintenance | root |
-//! | Authenticate | nothing |
+//! | Authenticate, writes of the v2 API | nothing |
 //!
 //! Sources: etcd 3.5.29 and the advisories GHSA-q8m4-xhhv-38mg, CVE-2026-33343,
 //! CVE-2026-44283, CVE-2023-32082, GHSA-xg4h-6gfc-h4m8.
@@ -75,7 +75,7 @@ pub fn command(op: &Op) -> Vec<Need<'_>> {
         }
         Op::Alarm(request) if request.action == AlarmAction::Get as i32 => vec![Need::User],
         // The v2 tree has users and roles of its own, as in etcd.
-        Op::V2Write(_) => Vec::new(),
+        Op::V2Write(_) => vec![Need::Anyone],
         Op::Alarm(_) | Op::LeaseCheckpoint(_) | Op::Member(_) | Op::Auth(_) | Op::V2Expire(_) => {
             vec![Need::Root]
         }

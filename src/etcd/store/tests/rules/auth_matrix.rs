@@ -330,6 +330,14 @@ fn own_users_and_roles_may_be_looked_at() {
 }
 
 #[test]
+fn the_v2_tree_is_not_v3s_to_forbid() {
+    let mut store = store();
+    let write = Op::V2Write(proa_etcd_api::command::V2Write::default());
+    let refusal = store.apply_for(Requester::default(), write).err();
+    assert!(!matches!(refusal, Some(EtcdError::UserEmpty | EtcdError::PermissionDenied)), "{refusal:?}");
+}
+
+#[test]
 fn members_do_what_they_must_and_nobody_else_is_one() {
     let mut store = store();
     let member = Requester { is_member: true, ..Requester::default() };
