@@ -28,7 +28,7 @@ const ROOT_PASSWORD: &str = "the-root-password";
 
 fn login(endpoints: &[String], user: &str, password: &str) -> Client {
     let timeouts = Timeouts { connect: Duration::from_secs(10), request: Duration::from_secs(30) };
-    Client::with_login(endpoints, timeouts, user, password).unwrap()
+    Client::with_timeouts(endpoints, timeouts).unwrap().as_user(user, password)
 }
 
 /// A user with a role of the same name that allows one range.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use proa_etcd_client::api::etcdserverpb::{PutRequest, StatusRequest};
-use proa_etcd_client::{Client, Timeouts};
+use proa_etcd_client::Client;
 
 /// Longer than anything takes here on a loaded machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -162,8 +162,7 @@ impl Cluster {
 
     /// As [`Cluster::wait_ready`], with authentication on: as the user root.
     pub fn wait_ready_as(&mut self, root_password: &str) {
-        let usual = Timeouts::default();
-        self.wait_ready_by(|url| Client::with_login(&[url], usual, "root", root_password).unwrap());
+        self.wait_ready_by(|url| Client::connect(&[url]).unwrap().as_user("root", root_password));
     }
 
     fn wait_ready_by(&mut self, client: impl Fn(String) -> Client) {
