@@ -71,6 +71,7 @@ prove: build
 	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
 	$(MAKE) simulation SIMULATION_S=3600
 	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_kill -- --nocapture
+	PROA_QUOTA_MIB=512 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_space -- --nocapture
 
 # On a machine that does nothing else, in alternating rounds with the real etcd.
 bench: build

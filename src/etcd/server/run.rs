@@ -150,7 +150,8 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let front = front(config, &node);
     let database = config.data_dir.join("db");
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
-    tokio::spawn(compaction::run(node.clone(), config.auto_compaction));
+    let space = Arc::clone(&front.space);
+    tokio::spawn(compaction::run(node.clone(), config.auto_compaction, space, config.quota_bytes));
     for (listener, tls) in listeners {
         tokio::spawn(listen::serve(listener, tls, Arc::clone(&front)));
     }

@@ -33,6 +33,7 @@ pub struct Space {
     low: AtomicBool,
     total_bytes: AtomicU64,
     in_use_bytes: AtomicU64,
+    spare_bytes: AtomicU64,
 }
 
 /// One look at the disk.
@@ -54,6 +55,11 @@ impl Space {
     /// Bytes of the database on the disk.
     pub fn database_bytes(&self) -> u64 {
         self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the database may still take of the disk.
+    pub fn spare_bytes(&self) -> u64 {
+        self.spare_bytes.load(Ordering::Relaxed)
     }
 
     /// How large the database is, as last seen.
@@ -86,6 +92,7 @@ pub async fn watch(space: Arc<Space>, node: Node, folder: std::path::PathBuf, qu
             Ok(Ok(seen)) => {
                 space.total_bytes.store(seen.total_bytes, Ordering::Relaxed);
                 space.in_use_bytes.store(seen.in_use_bytes, Ordering::Relaxed);
+                space.spare_bytes.store(seen.free_bytes.saturating_sub(FREE_BYTES), Ordering::Relaxed);
                 space.low.store(is_short(space.is_low(), seen, quota_bytes), Ordering::Relaxed);
             }
             Ok(Err(error)) => tracing::warn!("{}: {error}", folder.display()),

@@ -5,7 +5,7 @@
 //! the same on every member.
 
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, command::Op};
+use proa_etcd_api::command::{Command, command::Op, v2_write::Kind};
 use proa_etcd_api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proa_etcd_api::etcdserverpb::request_op::Request;
 use proa_etcd_api::etcdserverpb::{
@@ -109,6 +109,26 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
         Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) => false,
         Some(Request::RequestTxn(inner)) => is_read_only(inner),
     })
+}
+
+/// True if a command may make the database grow; with too little space it is
+/// refused, and everything else is what makes room or needs none.
+///
+/// Source: etcd's quota applier.
+pub fn takes_space(op: &Op) -> bool {
+    match op {
+        Op::Put(_) | Op::LeaseGrant(_) => true,
+        Op::Txn(request) => puts(request),
+        Op::V2Write(request) => !matches!(request.kind(), Kind::Delete | Kind::CompareAndDelete),
+        Op::DeleteRange(_)
+        | Op::Compaction(_)
+        | Op::LeaseRevoke(_)
+        | Op::LeaseCheckpoint(_)
+        | Op::Alarm(_)
+        | Op::Member(_)
+        | Op::Auth(_)
+        | Op::V2Expire(_) => false,
+    }
 }
 
 /// True if some branch of the transaction puts, that is: may need space.

@@ -10,9 +10,7 @@ use crate::txn::{self, Chosen};
 use crate::v2;
 use crate::view::{Overlay, View, Writes};
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{
-    AuthChange, Command, Proposal, Requester, V2Event, command::Op, v2_write::Kind,
-};
+use proa_etcd_api::command::{AuthChange, Command, Proposal, Requester, V2Event, command::Op};
 use proa_etcd_api::etcdserverpb::{
     AlarmMember, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeResponse,
     LeaseCheckpointResponse, LeaseGrantResponse, LeaseRevokeResponse, PutRequest, PutResponse, TxnRequest,
@@ -208,16 +206,20 @@ impl Machine {
     /// Refuses what a raised alarm forbids. What clears space or alarms stays
     /// possible.
     fn admit(&self, op: &Op) -> Result<(), EtcdError> {
-        let (takes_space, touches_keys) = match op {
-            Op::Put(_) | Op::LeaseGrant(_) => (true, true),
-            Op::Txn(request) => (check::puts(request), true),
-            Op::DeleteRange(_) | Op::Compaction(_) | Op::LeaseRevoke(_) | Op::V2Expire(_) => (false, true),
-            Op::V2Write(request) => (!matches!(request.kind(), Kind::Delete | Kind::CompareAndDelete), true),
-            Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::Member(_) | Op::Auth(_) => (false, false),
+        let touches_keys = match op {
+            Op::Put(_)
+            | Op::LeaseGrant(_)
+            | Op::Txn(_)
+            | Op::DeleteRange(_)
+            | Op::Compaction(_)
+            | Op::LeaseRevoke(_)
+            | Op::V2Write(_)
+            | Op::V2Expire(_) => true,
+            Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::Member(_) | Op::Auth(_) => false,
         };
         if touches_keys && self.alarmed(AlarmType::Corrupt) {
             Err(EtcdError::Corrupt)
-        } else if takes_space && self.alarmed(AlarmType::Nospace) {
+        } else if check::takes_space(op) && self.alarmed(AlarmType::Nospace) {
             Err(EtcdError::NoSpace)
         } else {
             Ok(())

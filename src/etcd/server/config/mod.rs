@@ -83,6 +83,8 @@ pub enum Start {
 pub enum AutoCompaction {
     /// Never.
     Off,
+    /// What takes room, but nothing that is young while there is room.
+    Bounded,
     /// What is older than this.
     Periodic(Duration),
     /// All but this many revisions.
@@ -318,6 +320,9 @@ fn start(
 /// revisions in mode `revision`.
 fn auto_compaction(settings: &Settings) -> Result<AutoCompaction, BadConfig> {
     let text = settings.get("auto-compaction-retention");
+    if text.is_empty() {
+        return Ok(AutoCompaction::Bounded);
+    }
     let number = text.parse::<u64>().ok();
     if number == Some(0) {
         return Ok(AutoCompaction::Off);
@@ -398,6 +403,7 @@ mod tests {
             ("--auto-compaction-retention=1",   AutoCompaction::Periodic(Duration::from_secs(3600))),
             ("--auto-compaction-retention=30m", AutoCompaction::Periodic(Duration::from_secs(1800))),
             ("--auto-compaction-retention=0",   AutoCompaction::Off),
+            ("",                                AutoCompaction::Bounded),
             ("--auto-compaction-mode=revision --auto-compaction-retention=1000", AutoCompaction::Revisions(1000)),
         ];
         for (args, want) in rows {

@@ -131,12 +131,3 @@ fn is_serializable(request: &TxnRequest) -> bool {
         Some(Inner::RequestPut(_) | Inner::RequestDeleteRange(_)) | None => false,
     })
 }
-
-/// Whether some branch of the transaction puts.
-pub(super) fn puts(request: &TxnRequest) -> bool {
-    ops(request).any(|op| match &op.request {
-        Some(Inner::RequestPut(_)) => true,
-        Some(Inner::RequestTxn(inner)) => puts(inner),
-        Some(Inner::RequestRange(_) | Inner::RequestDeleteRange(_)) | None => false,
-    })
-}

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, Requester, command::Op, v2_write::Kind};
+use proa_etcd_api::command::{Command, Requester, command::Op};
 use proa_etcd_api::etcdserverpb::ResponseHeader;
 use proa_etcd_store::{Need, Reply};
 use prost::Message as _;
@@ -108,7 +108,7 @@ impl Front {
     /// Checks a command and whether `by` may do it, has it agreed on and
     /// applied, and gives its answer.
     async fn propose(&self, by: &Requester, op: Op) -> Result<Reply, Status> {
-        if self.space.is_low() && takes_space(&op) {
+        if self.space.is_low() && proa_etcd_store::takes_space(&op) {
             return Err(refuse(EtcdError::NoSpace));
         }
         let command = Command { op: Some(op) };
@@ -142,23 +142,6 @@ pub fn refuse(error: EtcdError) -> Status {
 /// not of one version.
 fn unexpected(reply: &Reply) -> Status {
     Status::internal(format!("unexpected answer of the store: {reply:?}"))
-}
-
-/// Whether a command may make the database grow. Source: etcd's quota applier.
-pub fn takes_space(op: &Op) -> bool {
-    match op {
-        Op::Put(_) | Op::LeaseGrant(_) => true,
-        Op::Txn(request) => !proa_etcd_store::is_read_only(request) && kv::puts(request),
-        Op::V2Write(request) => !matches!(request.kind(), Kind::Delete | Kind::CompareAndDelete),
-        Op::DeleteRange(_)
-        | Op::Compaction(_)
-        | Op::LeaseRevoke(_)
-        | Op::LeaseCheckpoint(_)
-        | Op::Alarm(_)
-        | Op::Member(_)
-        | Op::Auth(_)
-        | Op::V2Expire(_) => false,
-    }
 }
 
 /// What a member without a vote answers; of ranges only those that may be old.

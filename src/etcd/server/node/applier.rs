@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,13 @@ use super::types::{AuthStamp, MembersChanged, ReadView, TokenGranted, V2Applied}
 use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
 
-/// Entries of a scrub step: a few milliseconds, between batches.
-const SCRUB_BUDGET: usize = 1_000;
+/// Entries of a scrub step while nobody waits: about a millisecond, for whoever
+/// comes meanwhile.
+pub(super) const SCRUB_BUDGET: usize = 256;
+/// Entries of a scrub step after a batch, beside twice those of the batch: under
+/// load there is no idle moment, and what is given up must not grow faster than
+/// it is cleared away.
+const SCRUB_WITH_BATCH: usize = 32;
 /// Longest wait for readers of the old state when a snapshot replaces it.
 const READERS_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -101,7 +107,7 @@ impl<S: Storage> Applier<S> {
             let job = match self.inbox.try_recv() {
                 Ok(job) => job,
                 // Idle: a step of housekeeping, then wait.
-                Err(TryRecvError::Empty) if self.scrub_step() => continue,
+                Err(TryRecvError::Empty) if self.scrub_step(SCRUB_BUDGET) => continue,
                 Err(TryRecvError::Empty) => match self.inbox.recv() {
                     Ok(job) => job,
                     Err(_) => break,
@@ -119,7 +125,12 @@ impl<S: Storage> Applier<S> {
     /// Does one job; `false` ends the thread.
     pub(super) fn take(&mut self, job: ToApplier) -> bool {
         match job {
-            ToApplier::Entries(entries) => self.apply(entries),
+            ToApplier::Entries(entries) => {
+                let before = lock(&self.shared.machine).head().revision;
+                self.apply(entries);
+                let written = lock(&self.shared.machine).head().revision - before;
+                self.scrub_step(SCRUB_WITH_BATCH + 2 * usize::try_from(written).unwrap_or(0));
+            }
             ToApplier::Reads(index, waiters) => {
                 self.reads.push((index, waiters));
                 self.release_reads();
@@ -144,7 +155,9 @@ impl<S: Storage> Applier<S> {
             let mut machine = lock(&shared.machine);
             for decided in entries {
                 self.applied = Position::of(&decided.entry);
-                self.uncompacted_bytes += decided.entry.data.len() as u64;
+                let size_bytes = decided.entry.data.len() as u64;
+                self.uncompacted_bytes += size_bytes;
+                self.shared.applied_bytes.fetch_add(size_bytes, Ordering::Relaxed);
                 match decided.change {
                     Some(changed) => self.apply_change(changed, &mut machine, &mut work),
                     None => apply_normal(&mut machine, &view, &decided.entry, &mut work),
@@ -274,6 +287,10 @@ impl<S: Storage> Applier<S> {
     }
 
     fn flush(&mut self) {
+        // To wait for the one before would hold up everything that is applied.
+        if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
+            return;
+        }
         let entries = self.applied.index.saturating_sub(self.compacted);
         // Of large entries fewer are kept: by their mean size since the last time.
         let kept_by_size = entries.saturating_mul(KEPT_BYTES) / self.uncompacted_bytes.max(1);
@@ -304,12 +321,12 @@ impl<S: Storage> Applier<S> {
     }
 
     /// One step of removing what compactions gave up; `false` when all is done.
-    pub(super) fn scrub_step(&mut self) -> bool {
+    pub(super) fn scrub_step(&mut self, budget: usize) -> bool {
         let head = lock(&self.shared.machine).head();
         if head.compact_revision <= self.scrubbed {
             return false;
         }
-        let step = scrub(&self.database().snapshot(), head, SCRUB_BUDGET);
+        let step = scrub(&self.database().snapshot(), head, budget);
         if !step.writes.is_empty() {
             self.database().write(&step.writes);
         }

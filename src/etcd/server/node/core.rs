@@ -249,7 +249,7 @@ impl Core {
             Frame::Forward { id, term, body } => {
                 let standing = self.replica.standing();
                 let leads = standing.role == Role::Leader && standing.term == term;
-                let is_full = self.state.pending.len() >= MAX_PENDING;
+                let is_full = self.state.pending.len() >= MAX_PENDING || self.lacks_room(&body);
                 if leads && !is_full && Proposal::decode(body.clone()).is_ok_and(|proposal| proposal.id == id)
                 {
                     self.hold(Pending { id, body, origin: Some(Origin { member: from, term }) });

@@ -274,6 +274,17 @@ impl Node {
         let _ = timeout(HAND_OVER, status.wait_for(has_moved)).await;
     }
 
+    #[cfg(test)]
+    pub(super) fn pretend_disk_is_low(&self) {
+        self.shared.is_disk_low.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of all commands that were applied since this member started: what
+    /// history has grown by at most.
+    pub fn applied_bytes(&self) -> u64 {
+        self.shared.applied_bytes.load(Ordering::Relaxed)
+    }
+
     /// The alarms raised by members, as of the applied state.
     pub fn alarms(&self) -> Vec<AlarmMember> {
         lock(&self.shared.machine).alarms()

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
+use proa_etcd_api::command::Proposal;
 use proa_etcd_replica::{Role, Standing};
+use prost::Message as _;
 
 use super::core::Core;
 use super::shared::lock;
@@ -45,7 +47,7 @@ pub(super) struct Origin {
 impl Core {
     pub(super) fn on_propose(&mut self, id: u64, body: Bytes) {
         let lag = self.replica.committed().saturating_sub(self.replica.applied_index());
-        let refusal = if self.shared.is_disk_low.load(Ordering::Relaxed) && self.is_leader() {
+        let refusal = if self.is_leader() && self.lacks_room(&body) {
             Some(EtcdError::NoSpace)
         } else if self.state.pending.len() >= MAX_PENDING || lag > MAX_UNAPPLIED {
             Some(EtcdError::TooManyRequests)
@@ -56,6 +58,17 @@ impl Core {
             Some(error) => self.answer(id, error),
             None => self.hold(Pending { id, body, origin: None }),
         }
+    }
+
+    /// Whether room is so short that this must not be proposed. What gives space
+    /// back goes on: the log keeps segments ready for just that.
+    pub(super) fn lacks_room(&self, body: &Bytes) -> bool {
+        if !self.shared.is_disk_low.load(Ordering::Relaxed) {
+            return false;
+        }
+        let proposal = Proposal::decode(body.clone()).unwrap_or_default();
+        let op = proposal.command.and_then(|command| command.op);
+        op.is_some_and(|op| proa_etcd_store::takes_space(&op))
     }
 
     pub(super) fn answer(&self, id: u64, error: EtcdError) {
@@ -177,9 +190,8 @@ fn encode_batch(batch: &[Pending]) -> Vec<u8> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use proa_etcd_api::command::{Batch, Command, Proposal, command::Op};
+    use proa_etcd_api::command::{Batch, Command, command::Op};
     use proa_etcd_api::etcdserverpb::Member;
-    use prost::Message as _;
 
     #[test]
     fn a_batch_is_its_proposals_one_after_another() {

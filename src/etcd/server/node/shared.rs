@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub(super) v2_sink: OnceLock<V2Sink>,
     pub(super) answerer: OnceLock<Answerer>,
     pub(super) peers: OnceLock<Peers>,
+    /// Bytes of the entries that were applied since the start.
+    pub(super) applied_bytes: AtomicU64,
     /// The log's file system is nearly full: no more proposals.
     pub(super) is_disk_low: AtomicBool,
     /// The member was told to end.
@@ -100,6 +102,17 @@ impl ViewCell {
 
     /// The newest view; waits out a replacement, which takes milliseconds.
     pub(super) fn get(&self) -> Arc<ReadView> {
+        if let Some(view) = &*lock(&self.view) {
+            return view.clone();
+        }
+        // A worker of a runtime hands its other tasks on before it waits.
+        match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+            Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.wait()),
+            Ok(_) | Err(_) => self.wait(),
+        }
+    }
+
+    fn wait(&self) -> Arc<ReadView> {
         let mut view = lock(&self.view);
         loop {
             if let Some(view) = &*view {

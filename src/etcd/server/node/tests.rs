@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, command::Op};
-use proa_etcd_api::etcdserverpb::{PutRequest, RangeRequest};
+use proa_etcd_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use proa_etcd_store::{Reply, range};
 use tempfile::TempDir;
 
@@ -280,7 +280,15 @@ async fn a_removed_member_stops_and_says_so() {
     let id = cluster.node(gone).status().borrow().member_id;
     let stranger = cluster.node(gone).change_members(MemberChange::Remove { id: 7 }).await;
     assert_eq!(stranger.err(), Some(EtcdError::MemberNotFound));
-    let changed = cluster.node(gone).change_members(MemberChange::Remove { id }).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let changed = loop {
+        match cluster.node(gone).change_members(MemberChange::Remove { id }).await {
+            Ok(changed) => break changed,
+            // The new leader has not heard all of them yet.
+            Err(error) => assert!(error == EtcdError::Unhealthy && Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     assert_eq!((changed.member.id, changed.members.len()), (id, 2));
     let mut status = cluster.node(gone).status();
     let waited = tokio::time::timeout(PATIENCE, status.wait_for(|status| status.stopped.is_some())).await;
@@ -300,6 +308,26 @@ async fn without_a_majority_nothing_is_acknowledged() {
         tokio::join!(cluster.node(leader).propose(put("k", "w")), cluster.node(leader).linearizable());
     assert_eq!((written.err(), seen.err()), (Some(EtcdError::Timeout), Some(EtcdError::Timeout)));
     assert_eq!(get(cluster.node(leader), "k"), Some("v".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_room_is_proposed_on_a_full_disk() {
+    let cluster = Cluster::start(1, 10_000);
+    let node = cluster.node(0);
+    write(node, "k", "v").await;
+    // The log's thread looks again after each write, so this holds for one.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        node.pretend_disk_is_low();
+        match node.propose(put("k", "w")).await {
+            Err(EtcdError::NoSpace) => break,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+    }
+    let request = DeleteRangeRequest { key: Bytes::from_static(b"k"), ..DeleteRangeRequest::default() };
+    let deleted = node.propose(Command { op: Some(Op::DeleteRange(request)) }).await;
+    assert!(deleted.is_ok(), "{deleted:?}");
+    assert_eq!(read(node, "k").await, None);
 }
 
 #[test]

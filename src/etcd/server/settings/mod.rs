@@ -72,8 +72,8 @@ pub const PROGRAM: Program = Program {
         setting("auto-compaction-mode", "periodic", "periodic or revision", compaction_mode),
         setting(
             "auto-compaction-retention",
-            "0",
-            "history kept: hours or 30m, or revisions; 0 is all",
+            "",
+            "history kept: hours or 30m, or revisions; 0 is all (default: 256 MiB of writes, 5 minutes while there is room)",
             retention,
         ),
         setting("log-level", "info", "debug, info, warn, error", log_level),

@@ -46,7 +46,7 @@ pub(super) fn compaction_mode(value: &str) -> Result<(), String> {
 
 pub(super) fn retention(value: &str) -> Result<(), String> {
     let is_number = value.parse::<u64>().is_ok();
-    if is_number || proa_base::duration::parse(value).is_ok() {
+    if value.is_empty() || is_number || proa_base::duration::parse(value).is_ok() {
         return Ok(());
     }
     Err("give hours or revisions as a number, or a duration such as 30m".to_owned())

@@ -13,7 +13,7 @@ use tonic::body::Body;
 
 use super::waiting::{self, Wanted};
 use super::{Asked, body, internal, now_ns, reply};
-use crate::grpc::{self, Front};
+use crate::grpc::Front;
 
 /// Answers a request for keys.
 pub async fn answer(asked: Asked<'_>) -> Response<Body> {
@@ -81,7 +81,7 @@ pub async fn get(front: &Arc<Front>, path: Vec<u8>, recursive: bool) -> (Result<
 /// Has a change agreed on.
 pub async fn propose(front: &Arc<Front>, write: V2Write) -> Result<V2Event, V2Error> {
     let op = Op::V2Write(write);
-    if front.space.is_low() && grpc::takes_space(&op) {
+    if front.space.is_low() && proa_etcd_store::takes_space(&op) {
         return Err(internal(EtcdError::NoSpace));
     }
     let command = Command { op: Some(op) };

@@ -16,7 +16,7 @@ use super::plan::{MS, Plan, SECOND};
 use super::process::{Machine, cut_power};
 use super::random::Random;
 use super::{Counts, Planted};
-use crate::node::applier::ToApplier;
+use crate::node::applier::{SCRUB_BUDGET, ToApplier};
 use crate::node::meta::Identity;
 use crate::node::shared::{ToCore, lock};
 use crate::peer::Incoming;
@@ -344,7 +344,7 @@ impl World {
             return self.stop(at);
         }
         if process.applying.is_none() && process.installing.is_none() {
-            process.threads.applier.scrub_step();
+            process.threads.applier.scrub_step(SCRUB_BUDGET);
         }
         process.threads.core.turn();
         self.turn(at)
