@@ -5,5 +5,6 @@ pub mod form;
 pub mod json;
 pub mod path;
 pub mod request;
+pub mod rights;
 
 pub use error::{V2Code, V2Error};
