@@ -181,6 +181,14 @@ impl Auth {
         }
     }
 
+    /// Whether `hash` is of this password; without a hash none is right.
+    ///
+    /// # Errors
+    /// [`EtcdError::TooManyRequests`].
+    pub async fn is_right(&self, password: &str, hash: Option<String>) -> Result<bool, EtcdError> {
+        self.passwords.is_right(password, hash).await
+    }
+
     /// What is kept of a password.
     ///
     /// # Errors

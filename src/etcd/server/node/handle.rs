@@ -165,6 +165,11 @@ impl Node {
         lock(&self.shared.members).clone()
     }
 
+    /// Whether this was a member that has been removed.
+    pub fn was_removed(&self, id: u64) -> bool {
+        super::meta::removed(&self.view().view).is_ok_and(|removed| removed.contains(&id))
+    }
+
     /// Takes the events of every revision, on the applying thread and in
     /// order; must be quick. Can be set once; call it before serving clients.
     pub fn set_event_sink(&self, sink: EventSink) {

@@ -6,13 +6,13 @@ use http::{Method as Verb, Response, StatusCode};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, V2Event, V2Write, command::Op, v2_event::Action};
 use proa_etcd_api::v2::request::{self, Method, Wish};
-use proa_etcd_api::v2::{V2Code, V2Error, json};
+use proa_etcd_api::v2::{V2Code, V2Error, json, path};
 use proa_etcd_store::{Reply, v2 as store};
 use prost::Message as _;
 use tonic::body::Body;
 
 use super::waiting::{self, Wanted};
-use super::{Asked, body, internal, now_ns, reply};
+use super::{Asked, body, internal, now_ns, reply, users};
 use crate::grpc::Front;
 
 /// Answers a request for keys.
@@ -35,10 +35,14 @@ pub async fn answer(asked: Asked<'_>) -> Response<Body> {
 }
 
 async fn perform(asked: Asked<'_>, method: Method) -> Result<Response<Body>, V2Error> {
-    let Asked { front, v2, path, .. } = asked;
+    let Asked { front, v2, path: target, .. } = asked;
     let (head, body) = asked.request.into_parts();
     let form = body::form(&head.method, &head.headers, head.uri.query(), body).await?;
-    let request = request::parse(method, &path[b"/v2/keys".len()..], &form, now_ns())?;
+    let request = request::parse(method, &target[b"/v2/keys".len()..], &form, now_ns())?;
+    let key = request.path.strip_prefix(path::KEYS).filter(|key| !key.is_empty()).unwrap_or(b"/");
+    if !users::may(front, v2, &head, key, request.recursive).await {
+        return Err(V2Error::of_request(V2Code::Unauthorized, "Insufficient credentials"));
+    }
     match request.wish {
         Wish::Get { recursive, quorum } => {
             if quorum {

@@ -3,13 +3,16 @@
 //! What a request means is decided in `proa_etcd_api::v2` and in the store;
 //! here are paths, methods and headers, and the clients that wait.
 
+mod auth;
 mod body;
 mod expiry;
 mod hub;
 mod keys;
+mod members;
 mod paths;
 mod reply;
 mod stats;
+mod users;
 mod waiting;
 
 use std::sync::Arc;
@@ -26,17 +29,20 @@ use crate::node::{Node, V2Applied};
 use hub::Hub;
 use reply::not_found;
 use stats::Counters;
+use users::Proven;
 
 /// What the v2 API keeps in memory.
 pub struct V2 {
     hub: Arc<Hub>,
     counters: Counters,
+    proven: Proven,
 }
 
 impl V2 {
     /// Starts serving the v2 tree of `node`.
     pub fn start(node: &Node) -> Arc<Self> {
-        let v2 = Arc::new(Self { hub: Arc::default(), counters: Counters::default() });
+        let v2 =
+            Arc::new(Self { hub: Arc::default(), counters: Counters::default(), proven: Proven::default() });
         let told = Arc::clone(&v2);
         node.set_v2_sink(Box::new(move |applied| match applied {
             V2Applied::Write(kind, succeeded) => told.counters.count_write(kind, succeeded),
@@ -78,7 +84,14 @@ async fn route(asked: Asked<'_>) -> Response<Body> {
     if path == b"/v2/keys" || path.starts_with(b"/v2/keys/") {
         return keys::answer(asked).await;
     }
+    if path == b"/v2/members" || path.starts_with(b"/v2/members/") {
+        return members::answer(asked).await;
+    }
+    if path.starts_with(b"/v2/auth/") {
+        return auth::answer(asked).await;
+    }
     match path {
+        b"/v2/machines" => members::machines(&asked),
         b"/v2/stats/store" => stats::answer(&asked),
         _ => not_found(),
     }

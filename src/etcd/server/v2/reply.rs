@@ -89,6 +89,14 @@ pub fn refusal(error: &V2Error) -> Response<Body> {
     response
 }
 
+/// A refusal of anything else. Source: etcd's `httptypes.HTTPError`.
+pub fn message(status: StatusCode, text: &str) -> Response<Body> {
+    let mut body = b"{\"message\":".to_vec();
+    json::push_text(&mut body, text.as_bytes());
+    body.push(b'}');
+    json(status, body)
+}
+
 fn set(headers: &mut HeaderMap, name: &'static str, value: impl Display) {
     // A location was escaped; everything else is a number or a constant.
     if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
