@@ -36,7 +36,7 @@ impl Objects {
     /// # Errors
     /// [`BadJson::TooLong`]; [`BadJson::Syntax`] for something else than an
     /// object. Nothing comes after an error.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, BadJson> {
+    pub fn take(&mut self) -> Result<Option<Vec<u8>>, BadJson> {
         while let Some(&byte) = self.held.get(self.seen) {
             self.seen += 1;
             if self.seen > self.limit {

@@ -238,7 +238,7 @@ proptest! {
         let mut got = Vec::new();
         for piece in body.as_bytes().chunks(size) {
             objects.push(piece);
-            while let Some(object) = objects.next().unwrap() {
+            while let Some(object) = objects.take().unwrap() {
                 got.push(String::from_utf8(object).unwrap().trim().to_owned());
             }
         }
@@ -251,13 +251,13 @@ proptest! {
 fn a_stream_takes_objects_of_a_bounded_size_alone() {
     let mut objects = Objects::new(8);
     objects.push(b"{\"a\":1} {\"abcd");
-    assert_eq!(objects.next(), Ok(Some(b"{\"a\":1}".to_vec())));
-    assert_eq!(objects.next(), Ok(None));
+    assert_eq!(objects.take(), Ok(Some(b"{\"a\":1}".to_vec())));
+    assert_eq!(objects.take(), Ok(None));
     assert!(objects.is_cut());
     objects.push(b"efgh");
-    assert_eq!(objects.next(), Err(BadJson::TooLong { limit: 8 }));
+    assert_eq!(objects.take(), Err(BadJson::TooLong { limit: 8 }));
     let mut objects = Objects::new(8);
     objects.push(b" xx");
     let want = "invalid character 'x' looking for the beginning of an object";
-    assert_eq!(objects.next().unwrap_err().to_string(), want);
+    assert_eq!(objects.take().unwrap_err().to_string(), want);
 }

@@ -78,7 +78,7 @@ impl Requests {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Status> {
         let refuse = |error: BadJson| super::refuse(&error);
         loop {
-            if let Some(object) = self.objects.next().map_err(refuse)? {
+            if let Some(object) = self.objects.take().map_err(refuse)? {
                 let value = json::parse(&object).map_err(refuse)?;
                 return json::to_wire(self.message, &value).map(Some).map_err(refuse);
             }
