@@ -93,13 +93,12 @@ impl Queues {
         let place = self.enter(asker, &prefix, lease, value.clone()).await?;
         let leader = LeaderKey { name, key: place.key.clone(), rev: place.revision, lease };
         let waiting = self.leave_when_dropped(asker, &place);
-        let mut header = place.header;
         if place.found.as_ref().is_some_and(|found| *found != value) {
-            header = self.say(asker, leader.clone(), value).await?;
+            self.say(asker, leader.clone(), value).await?;
         }
         self.wait_for_turn(asker, &prefix, place.revision).await?;
         waiting.stay();
-        Ok(CampaignResponse { header: Some(header), leader: Some(leader) })
+        Ok(CampaignResponse { header: Some(place.header), leader: Some(leader) })
     }
 
     async fn say(&self, asker: &Asker, leader: LeaderKey, value: Bytes) -> Result<ResponseHeader, Status> {
