@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use proa_etcd_client::api::etcdserverpb::{PutRequest, StatusRequest};
 use proa_etcd_client::Client;
+use proa_etcd_client::api::etcdserverpb::{PutRequest, StatusRequest};
 
 /// Longer than anything takes here on a loaded machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);

@@ -6,9 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use hyper::body::Incoming;
 use tonic::body::Body;
 
-use crate::gateway;
 use crate::grpc::Front;
-use crate::{CLUSTER_VERSION, PROTOCOL_VERSION};
+use crate::{CLUSTER_VERSION, PROTOCOL_VERSION, gateway, health, metrics};
 
 /// What browsers are told about every answer. Source: etcd's `addCORSHeader`
 /// with its default `--cors=*`.
@@ -34,65 +33,70 @@ fn allow_origins(headers: &mut HeaderMap) {
 }
 
 async fn route(front: &Arc<Front>, request: Request<Incoming>) -> http::Response<Body> {
-    let (method, path) = (request.method(), request.uri().path());
+    let path = request.uri().path();
     if path.starts_with("/v3/") || path.starts_with("/v3beta/") {
         return gateway::answer(front, request).await;
     }
     if path.starts_with("/v2/") {
         return crate::v2::answer(front, request).await;
     }
-    if !matches!(path, "/health" | "/version" | "/livez" | "/readyz") {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
-    }
-    if *method != Method::GET && *method != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    if let Some(response) = answer_watchman(front, &request).await {
+        return response;
     }
     match path {
-        "/health" => health(front).await,
-        "/readyz" => ready(front).await,
-        "/livez" => text(StatusCode::OK, "ok\n"),
-        _ => {
+        "/version" if *request.method() == Method::GET => {
             let body =
                 format!("{{\"etcdserver\":\"{PROTOCOL_VERSION}\",\"etcdcluster\":\"{CLUSTER_VERSION}\"}}");
             json(StatusCode::OK, body)
         }
+        "/version" => method_not_allowed("GET"),
+        _ => not_found(),
     }
 }
 
-/// Source: etcd's `/health`: healthy means no alarm, a leader, and a read that
-/// the majority answered.
-async fn health(front: &Arc<Front>) -> http::Response<Body> {
-    match reason(front).await {
-        None => json(StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()),
-        Some(reason) => {
-            let body = format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}");
-            json(StatusCode::SERVICE_UNAVAILABLE, body)
-        }
-    }
+/// Answers a request on a port of `--listen-metrics-urls`.
+pub async fn answer_metrics_port(front: &Arc<Front>, request: Request<Incoming>) -> http::Response<Body> {
+    answer_watchman(front, &request).await.unwrap_or_else(not_found)
 }
 
-async fn ready(front: &Arc<Front>) -> http::Response<Body> {
-    match front.node.linearizable().await {
-        Ok(()) => text(StatusCode::OK, "ok\n"),
-        Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}\n")),
+/// What is asked by those who look after a member; `None` when it is something else.
+async fn answer_watchman<B>(front: &Arc<Front>, request: &Request<B>) -> Option<http::Response<Body>> {
+    if health::is_health(request.uri().path()) {
+        return Some(health::answer(front, request).await);
     }
+    (request.uri().path() == "/metrics").then(|| match *request.method() {
+        Method::GET => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_page(front)),
+        _ => method_not_allowed("GET"),
+    })
 }
 
-async fn reason(front: &Arc<Front>) -> Option<&'static str> {
-    if front.node.status().borrow().leader_id == 0 {
-        return Some("RAFT NO LEADER");
-    }
-    if front.node.linearizable().await.is_err() {
-        return Some("QGET ERROR");
-    }
-    match front.has_space_alarm().await {
-        Ok(false) => None,
-        Ok(true) => Some("ALARM NOSPACE"),
-        Err(_) => Some("ALARM ERROR"),
-    }
+fn metrics_page(front: &Front) -> String {
+    let head = front.node.view().head;
+    metrics::render(&metrics::Facts {
+        status: front.node.status().borrow().clone(),
+        pending_proposals: front.node.pending_proposals(),
+        quota_bytes: front.limits.quota_bytes,
+        database_bytes: front.space.database_bytes(),
+        revision: head.revision,
+        compact_revision: head.compact_revision,
+        watchers: front.hub.counts(),
+        detail: front.metrics,
+    })
 }
 
-fn text(status: StatusCode, body: &str) -> http::Response<Body> {
+fn not_found() -> http::Response<Body> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// The answer to a method that a path does not have.
+pub fn method_not_allowed(allowed: &'static str) -> http::Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// An answer of plain text.
+pub fn text(status: StatusCode, body: &str) -> http::Response<Body> {
     respond(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
@@ -100,7 +104,8 @@ fn json(status: StatusCode, body: String) -> http::Response<Body> {
     respond(status, "application/json", body)
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> http::Response<Body> {
+/// An answer of any text.
+pub fn respond(status: StatusCode, content_type: &'static str, body: String) -> http::Response<Body> {
     let mut response = http::Response::new(Body::new(http_body_util::Full::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -20,6 +20,8 @@ use crate::tls::{ClientName, ServerTls};
 
 /// Connections at a time; each takes a descriptor and some 10 KiB.
 const MAX_CONNECTIONS: usize = 8192;
+/// The same for a port of metrics: a handful of programs ask there.
+const MAX_METRICS_CONNECTIONS: usize = 64;
 /// Requests at a time on one connection. etcd sets no limit; a client that
 /// keeps one connection for everything must not meet this one.
 const MAX_STREAMS: u32 = 100_000;
@@ -57,6 +59,47 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Ar
             }
         }
     }
+}
+
+/// Serves metrics and health alone, until the task is dropped: for a port that
+/// others may reach than those who may be clients.
+pub async fn serve_metrics(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
+    let places = Arc::new(Semaphore::new(MAX_METRICS_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((connection, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (front, tls) = (Arc::clone(&front), tls.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serve_metrics_connection(connection, tls, front).await {
+                tracing::debug!("a connection for metrics ended: {error}");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn serve_metrics_connection(
+    connection: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    front: Arc<Front>,
+) -> io::Result<()> {
+    let connection = match tls {
+        None => Stream::Plain(connection),
+        Some(tls) => tls.accept(connection).await?.0,
+    };
+    let begun = Begun::default();
+    let connection = TokioIo::new(Prompt::new(connection, begun.clone()));
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        begun.set();
+        let front = Arc::clone(&front);
+        async move { Ok::<_, std::convert::Infallible>(crate::http::answer_metrics_port(&front, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.serve_connection(connection, service).await.map_err(io::Error::other)
 }
 
 async fn serve_connection(

@@ -22,7 +22,7 @@ use crate::space::{self, Space};
 use crate::tls::{Listen, PeerTls, ServerTls};
 use crate::v2::V2;
 use crate::watch::hub::{self, Hub, Past};
-use crate::{compaction, listen};
+use crate::{compaction, listen, metrics};
 
 /// How long connections may take to end when the member stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -120,11 +120,12 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let mut signals = Signals::new()?;
     let client_tls = config.client_tls.as_ref().map(ServerPlan::open).transpose()?;
     let peer_tls = config.peer_tls.open()?;
-    let listeners: Vec<(TcpListener, Option<Arc<ServerTls>>)> = config
-        .listen_clients
-        .iter()
-        .map(|listen| Ok((open(listen)?, client_tls.clone().filter(|_| listen.encrypted))))
-        .collect::<Result<_, RunError>>()?;
+    let open_all = |all: &[Listen]| {
+        let one = |listen: &Listen| Ok((open(listen)?, client_tls.clone().filter(|_| listen.encrypted)));
+        all.iter().map(one).collect::<Result<Vec<(TcpListener, Option<Arc<ServerTls>>)>, RunError>>()
+    };
+    let listeners = open_all(&config.listen_clients)?;
+    let metrics_listeners = open_all(&config.listen_metrics)?;
     let lan = lan_config(config, machine)?;
     let place = tokio::select! {
         place = find_place(config, lan.as_ref()) => place?,
@@ -152,8 +153,12 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
     let space = Arc::clone(&front.space);
     tokio::spawn(compaction::run(node.clone(), config.auto_compaction, space, config.quota_bytes));
+    tokio::spawn(metrics::follow_leaders(node.status()));
     for (listener, tls) in listeners {
         tokio::spawn(listen::serve(listener, tls, Arc::clone(&front)));
+    }
+    for (listener, tls) in metrics_listeners {
+        tokio::spawn(listen::serve_metrics(listener, tls, Arc::clone(&front)));
     }
     if let Some(lan) = lan {
         tokio::spawn(announce(lan, node.clone()));
@@ -285,11 +290,13 @@ fn front(config: &Config, node: &Node) -> Arc<Front> {
         request_bytes: config.max_request_bytes,
         txn_ops: config.max_txn_ops,
         election_ms: config.election_ms,
+        quota_bytes: config.quota_bytes,
     };
     let lessor = Lessor::start(node, Duration::from_millis(config.election_ms));
     let auth = Auth::start(node, &config.auth);
     let v2 = config.serves_v2.then(|| V2::start(node));
-    Arc::new(Front { node: node.clone(), hub, auth, lessor, space: Arc::new(Space::default()), v2, limits })
+    let space = Arc::new(Space::default());
+    Arc::new(Front { node: node.clone(), hub, auth, lessor, space, v2, limits, metrics: config.metrics })
 }
 
 impl Past for Node {

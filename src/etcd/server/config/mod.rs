@@ -12,6 +12,7 @@ use std::time::Duration;
 use proa_base::settings::{Settings, Source};
 
 use crate::auth::AuthConfig;
+use crate::metrics::Detail;
 use crate::tls::Listen;
 pub use tls::{PeerPlan, ServerPlan};
 
@@ -100,6 +101,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where clients are served.
     pub listen_clients: Vec<Listen>,
+    /// Where metrics and health are served besides.
+    pub listen_metrics: Vec<Listen>,
+    /// `--metrics`.
+    pub metrics: Detail,
     /// How clients are served where TLS is spoken.
     pub client_tls: Option<ServerPlan>,
     /// Where peers are heard.
@@ -204,10 +209,17 @@ impl Config {
         let reuse_port = settings.is_on("socket-reuse-port");
         let mut served = listen_client_urls.clone();
         served.extend(settings.list("listen-client-http-urls"));
+        let metrics_urls = settings.list("listen-metrics-urls");
+        let both = [served.as_slice(), &metrics_urls].concat();
         let mut warnings = Vec::new();
         Ok(Self {
+            listen_metrics: tls::listens("listen-metrics-urls", &metrics_urls, reuse_port)?,
+            metrics: match settings.get("metrics") {
+                "extensive" => Detail::Extensive,
+                _ => Detail::Basic,
+            },
             listen_clients: tls::listens("listen-client-urls", &served, reuse_port)?,
-            client_tls: tls::clients(settings, &data_dir, &served, &mut warnings)?,
+            client_tls: tls::clients(settings, &data_dir, &both, &mut warnings)?,
             listen_peers: tls::listens("listen-peer-urls", &listen_peer_urls, reuse_port)?,
             peer_tls: tls::peers(settings, &data_dir, &listen_peer_urls, &mut warnings)?,
             data_dir,

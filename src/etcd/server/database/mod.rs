@@ -29,11 +29,13 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use proa_etcd_store::Writes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, FlushOptions, WriteBatch, WriteOptions, properties};
 
+use crate::metrics::METRICS;
 pub use error::DatabaseError;
 pub use options::DatabaseOptions;
 pub use replace::{CopiedFile, Staged, describe, received_file, start_receiving, verify};
@@ -96,7 +98,9 @@ impl Database {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
+        let begun = Instant::now();
         let written = self.open.db.write_opt(batch, &options);
+        METRICS.commit.observe(begun.elapsed());
         self.open.survive("write to", written);
     }
 

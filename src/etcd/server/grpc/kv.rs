@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::pb::kv_server::Kv;
 use super::{Front, refuse, unexpected};
+use crate::metrics::{METRICS, add};
 
 #[tonic::async_trait]
 impl Kv for Front {
@@ -38,6 +39,7 @@ impl Kv for Front {
             blocking(move || proa_etcd_store::range(&now.view, now.head, &request)).await?
         }
         .map_err(refuse)?;
+        add(&METRICS.ranges);
         self.complete(&mut answer.header);
         Ok(Response::new(answer))
     }

@@ -1,10 +1,10 @@
 //! Looking after one member.
 
-use proa_etcd_api::command::{Command, command::Op};
+use proa_etcd_api::command::command::Op;
 use proa_etcd_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
-    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 use proa_etcd_store::{Need, Reply};
 use tonic::codegen::BoxStream;
@@ -115,18 +115,4 @@ fn status_errors(leader_id: u64, alarms: &[AlarmMember]) -> Vec<String> {
         format!("memberID:{} alarm:{kind} ", alarm.member_id)
     };
     no_leader.into_iter().chain(alarms.iter().map(alarm)).collect()
-}
-
-impl Front {
-    /// Whether some member has raised an alarm about space.
-    pub(crate) async fn has_space_alarm(&self) -> Result<bool, Status> {
-        let request =
-            AlarmRequest { action: AlarmAction::Get as i32, member_id: 0, alarm: AlarmType::Nospace as i32 };
-        // The member asks for itself; the answer is one bit that is public.
-        let command = Command { op: Some(Op::Alarm(request)) };
-        match self.node.propose_as_member(command).await.map_err(refuse)? {
-            Reply::Alarm(answer) => Ok(!answer.alarms.is_empty()),
-            other => Err(unexpected(&other)),
-        }
-    }
 }

@@ -31,6 +31,7 @@ use tonic::{Code, Request, Status};
 
 use crate::auth::{Auth, Credentials, OwnConnection};
 use crate::lessor::Lessor;
+use crate::metrics::{Call, Detail, count_received};
 use crate::node::Node;
 use crate::space::Space;
 use crate::tls::ClientName;
@@ -59,6 +60,8 @@ pub struct Limits {
     pub txn_ops: usize,
     /// `--election-timeout` in milliseconds.
     pub election_ms: u64,
+    /// `--quota-backend-bytes`.
+    pub quota_bytes: u64,
 }
 
 /// What all services share.
@@ -77,6 +80,8 @@ pub struct Front {
     pub v2: Option<Arc<crate::v2::V2>>,
     /// Bounds on requests.
     pub limits: Limits,
+    /// `--metrics`.
+    pub metrics: Detail,
 }
 
 impl Front {
@@ -201,6 +206,13 @@ impl Services {
 
     /// Answers one gRPC request, wherever it comes from.
     pub async fn call(&mut self, request: http::Request<Body>) -> http::Response<Body> {
+        let Some(call) = Call::begin(request.uri().path()) else { return self.dispatch(request).await };
+        let counts = call.counts();
+        let response = self.dispatch(request.map(|body| count_received(counts, body))).await;
+        call.count_sent(response)
+    }
+
+    async fn dispatch(&mut self, request: http::Request<Body>) -> http::Response<Body> {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         if self.front.node.status().borrow().is_learner && !serves_as_learner(request.uri().path()) {
             return refuse(EtcdError::NotSupportedForLearner).into_http();

@@ -12,9 +12,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::LogError;
 use super::lock::FolderLock;
+use crate::metrics::METRICS;
 
 /// Files and folders, with what makes them durable as operations of their own.
 ///
@@ -128,7 +130,10 @@ impl Disk for Files {
     }
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+        let begun = Instant::now();
+        let synced = file.sync_data();
+        METRICS.log_sync.observe(begun.elapsed());
+        synced
     }
 
     fn sync_all(&self, file: &File) -> io::Result<()> {

@@ -25,6 +25,7 @@ use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::types::{AuthStamp, MembersChanged, ReadView, TokenGranted, V2Applied};
 use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
+use crate::metrics::METRICS;
 
 /// Entries of a scrub step while nobody waits: about a millisecond, for whoever
 /// comes meanwhile.
@@ -251,6 +252,9 @@ impl<S: Storage> Applier<S> {
         {
             let mut waiters = lock(&self.shared.waiters);
             for (id, reply) in work.replies {
+                if let Ok(reply) = &reply {
+                    METRICS.count(reply);
+                }
                 if id >> 32 == self.own_ids {
                     done.push(id);
                     if let Some(waiter) = waiters.remove(&id) {

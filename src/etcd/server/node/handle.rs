@@ -23,6 +23,7 @@ use super::types::{
     Answerer, AuthStamp, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status, TokenSink,
     V2Sink,
 };
+use crate::metrics::{METRICS, add};
 use crate::peer::{Peers, PeersConfig};
 
 /// Pause before the leader is asked again, when there is none at the moment.
@@ -104,7 +105,11 @@ impl Node {
         lock(&self.shared.waiters).insert(id, waiter);
         let _forget = Forget { shared: &self.shared, id };
         self.shared.core.send(ToCore::Propose { id, body }).map_err(|_| EtcdError::Stopped)?;
-        self.wait(done).await
+        let answer = self.wait(done).await;
+        if matches!(answer, Err(EtcdError::Timeout)) {
+            add(&METRICS.proposals_failed);
+        }
+        answer
     }
 
     /// Waits until everything that was acknowledged by any member when this
@@ -115,7 +120,11 @@ impl Node {
     pub async fn linearizable(&self) -> Result<(), EtcdError> {
         let (waiter, done) = oneshot::channel();
         self.shared.core.send(ToCore::Read(waiter)).map_err(|_| EtcdError::Stopped)?;
-        self.wait(done).await
+        let answer = self.wait(done).await;
+        if matches!(answer, Err(EtcdError::Timeout)) {
+            add(&METRICS.reads_failed);
+        }
+        answer
     }
 
     async fn wait<T>(&self, done: oneshot::Receiver<Result<T, EtcdError>>) -> Result<T, EtcdError> {
@@ -132,6 +141,16 @@ impl Node {
     /// Keep it for one request only: it holds up such a replacement.
     pub fn view(&self) -> Arc<ReadView> {
         self.shared.view.get()
+    }
+
+    /// The raised alarms, by member.
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        lock(&self.shared.machine).alarms()
+    }
+
+    /// Proposals of clients here that wait for their answer.
+    pub fn pending_proposals(&self) -> usize {
+        lock(&self.shared.waiters).len()
     }
 
     /// Where this member stands, now and whenever it changes.
@@ -288,11 +307,6 @@ impl Node {
     /// history has grown by at most.
     pub fn applied_bytes(&self) -> u64 {
         self.shared.applied_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The alarms raised by members, as of the applied state.
-    pub fn alarms(&self) -> Vec<AlarmMember> {
-        lock(&self.shared.machine).alarms()
     }
 
     /// Replaces the addresses a peer is dialed at, learned from a beacon.

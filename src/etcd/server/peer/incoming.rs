@@ -15,6 +15,7 @@ use super::frame::{Frame, HANDSHAKE_BYTES, Handshake, MAX_FRAME_BYTES, Purpose, 
 use super::question;
 use super::snapshot::{self, Receiving};
 use super::{Incoming, Shared, lock};
+use crate::metrics::METRICS;
 use crate::tls::ServerTls;
 
 /// Connections of members at a time: a few for each of seven. Strangers are
@@ -124,6 +125,7 @@ async fn read_frames(stream: Stream, weak: &Weak<Shared>, from: u64, epoch: (u64
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
+        METRICS.peers.note(from, |counts| counts.received_bytes += 4 + length as u64);
         let frame = Frame::decode(Bytes::from(body)).map_err(invalid)?;
         let Some(shared) = weak.upgrade() else { return Ok(()) };
         // A later connection has taken over: what comes here is from before.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::frame::{ANSWER_BYTES, Purpose, Verdict};
 use super::queue::Queue;
 use super::{Incoming, Shared, authority, dialing, is_encrypted};
+use crate::metrics::METRICS;
 
 /// Longest wait for a connection and for its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,7 +41,9 @@ pub(super) async fn run(
                 last_trouble.clear();
                 tracing::info!("connected to member {to:x}");
                 queue.set_connected(true);
-                let ended = send(stream, &queue, &mut urls).await;
+                METRICS.peers.connected(to);
+                let ended = send(stream, to, &queue, &mut urls).await;
+                METRICS.peers.disconnected(to);
                 queue.set_connected(false);
                 ended
             }
@@ -124,7 +127,12 @@ fn limit_unsent(stream: &TcpStream) {
 }
 
 /// Sends what is queued until the connection ends or the peer has moved.
-async fn send(stream: Stream, queue: &Queue, urls: &mut watch::Receiver<Vec<String>>) -> io::Result<()> {
+async fn send(
+    stream: Stream,
+    to: u64,
+    queue: &Queue,
+    urls: &mut watch::Receiver<Vec<String>>,
+) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut chunk = Vec::new();
     let write = async {
@@ -134,10 +142,15 @@ async fn send(stream: Stream, queue: &Queue, urls: &mut watch::Receiver<Vec<Stri
                 writer.write_all(&chunk).await?;
                 writer.flush().await
             };
-            match timeout(WRITE_TIMEOUT, written).await {
-                Ok(written) => written?,
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing more")),
-            }
+            let written = timeout(WRITE_TIMEOUT, written)
+                .await
+                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing more")));
+            let sent_bytes = chunk.len() as u64;
+            METRICS.peers.note(to, |counts| match written {
+                Ok(()) => counts.sent_bytes += sent_bytes,
+                Err(_) => counts.failures += 1,
+            });
+            written?;
             chunk.clear();
         }
     };

@@ -13,6 +13,14 @@ pub(super) fn urls(value: &str) -> Result<(), String> {
     value.split(',').try_for_each(|item| url::parse(item).map(drop))
 }
 
+pub(super) fn optional_urls(value: &str) -> Result<(), String> {
+    if value.is_empty() { Ok(()) } else { urls(value) }
+}
+
+pub(super) fn metrics(value: &str) -> Result<(), String> {
+    one_of(value, &["basic", "extensive"])
+}
+
 pub(super) fn initial_cluster(value: &str) -> Result<(), String> {
     value.parse::<Cluster>().map(drop)
 }

@@ -184,6 +184,13 @@ impl Hub {
         self.state().remove(id);
     }
 
+    /// How many watchers there are, and how many of them are behind.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        let behind = state.watchers.values().filter(|watcher| !watcher.synced).count();
+        (state.watchers.len(), behind)
+    }
+
     /// Reports on the queue how far `watchers` all are, as one answer with
     /// `watch_id`; `false` if one of them is behind and cannot say.
     pub fn report_progress(&self, watchers: &[WatcherId], outlet: &Outlet) -> bool {
