@@ -90,7 +90,7 @@ fn fill(view: &dyn View, dir: &mut V2Node, recursive: bool, now_ns: i64) {
 
 /// A node as answers tell it.
 pub(super) fn with_ttl(node: V2Node, now_ns: i64) -> V2Node {
-    V2Node { ttl_s: seconds_left(node.expires_ns, now_ns), ..node }
+    V2Node { ttl_s: seconds_left(node.expires_ns, now_ns), changed_below: 0, ..node }
 }
 
 /// A node by its path.
@@ -116,6 +116,20 @@ pub(super) fn find(view: &dyn View, index: u64, at: &[u8]) -> Result<V2Node, V2E
         return Err(V2Error { code, cause: cause.to_vec(), index });
     }
     unreachable!("the whole path is the last step, and it is missing")
+}
+
+/// Whether nothing can have happened to a path, or below it, at `from` or
+/// later: judged by the node itself, or by the last directory on the way to
+/// it that exists. It never says so wrongly; that it does not say so means
+/// that something in that directory has changed.
+pub(super) fn is_quiet_since(view: &dyn View, at: &[u8], from: u64) -> bool {
+    let known = path::steps(at).map_while(|step| load(view, step)).last();
+    known.is_some_and(|node| match (is_root(&node.key), node.dir) {
+        // Everything changes the root; nobody keeps count.
+        (true, _) => false,
+        (false, true) => node.changed_below < from,
+        (false, false) => node.modified_index < from,
+    })
 }
 
 /// The children of a directory, by name.

@@ -86,13 +86,28 @@ impl Tree<'_> {
     }
 
     /// Records what was done.
-    fn finish(self, event: &V2Event) -> Head {
+    fn finish(mut self, event: &V2Event) -> Head {
         let mut head = self.head;
         head.index += 1;
+        if !event.refresh {
+            self.mark_directories(event, head.index);
+        }
         history::keep(self.writes, &mut head, event);
         history::bound(self.view, self.writes, &mut head, HISTORY_BYTES);
         self.writes.put(keys::HEAD.to_vec(), head.encode());
         head
+    }
+
+    /// Notes in every directory around a node that something happened there:
+    /// by that a waiter knows that it missed nothing when history is dropped.
+    fn mark_directories(&mut self, event: &V2Event, index: u64) {
+        let Some(node) = &event.node else { return };
+        let around = if node.dir { &node.key[..] } else { path::parent(&node.key) };
+        for step in path::steps(around).filter(|step| !is_root(step)) {
+            if let Some(dir) = load(&self.now(), step) {
+                self.store(&V2Node { changed_below: index, ..dir });
+            }
+        }
     }
 
     fn set(&mut self, request: &V2Write) -> Result<V2Event, V2Error> {
