@@ -17,6 +17,7 @@ use tonic::{Request as Call, Status};
 
 use crate::op::Op;
 use crate::peer::Peer;
+use crate::v2::{self, V2Answer};
 
 /// Stands for a number that only one of the two stores could have chosen.
 const SOME: i64 = -1000;
@@ -38,6 +39,7 @@ pub enum Answer {
     TimeToLive(LeaseTimeToLiveResponse),
     Leases(LeaseLeasesResponse),
     Alarm(AlarmResponse),
+    V2(V2Answer),
     Refused { code: i32, text: String },
 }
 
@@ -59,7 +61,7 @@ impl Answer {
             Self::TimeToLive(answer) => answer.header.as_mut(),
             Self::Leases(answer) => answer.header.as_mut(),
             Self::Alarm(answer) => answer.header.as_mut(),
-            Self::Refused { .. } => None,
+            Self::V2(_) | Self::Refused { .. } => None,
         }
     }
 
@@ -137,6 +139,13 @@ async fn send(peer: &Peer, op: &Op) -> Result<Answer, Status> {
             Answer::Leases(answer)
         }
         Op::Alarm(request) => Answer::Alarm(peer.call("/etcdserverpb.Maintenance/Alarm", request).await?),
+        Op::V2(request) => {
+            let answer = async {
+                let response = v2::send(&peer.http, &peer.url, &request).await?;
+                v2::receive(&request, response).await
+            };
+            Answer::V2(answer.await.map_err(Status::unavailable)?)
+        }
         Op::Watch(_) | Op::CancelWatch(_) | Op::WatchProgress | Op::NewWatchStream => {
             unreachable!("watches have a stream of their own")
         }

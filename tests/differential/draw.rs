@@ -11,6 +11,7 @@ use prost::bytes::Bytes;
 
 use crate::op::{COMPACTED, NOW, Op};
 use crate::random::Random;
+use crate::v2;
 
 /// Keys that begin one another, and hold the lowest and the highest byte.
 const KEYS: [&[u8]; 14] = [
@@ -45,13 +46,15 @@ pub struct Draw {
     pub random: Random,
     /// One put in so many has a big value.
     pub big_value_in: u64,
+    /// Whether the v2 API is drawn too.
+    pub with_v2: bool,
 }
 
 impl Draw {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, with_v2: bool) -> Self {
         let mut random = Random::new(seed);
         let big_value_in = random.pick(&[50, 1000, 1000, 1000]);
-        Self { random, big_value_in }
+        Self { random, big_value_in, with_v2 }
     }
 
     /// One change and the reads that look at what it did.
@@ -79,7 +82,9 @@ impl Draw {
         };
         let mut ops = vec![alarm(AlarmAction::Activate)];
         for _ in 0..self.random.below(6) {
-            ops.push(self.change());
+            // etcd keeps the v2 tree in memory, outside of the quota; ours is on
+            // the disk with everything else.
+            ops.push(self.v3_change());
             ops.push(self.read());
         }
         ops.extend([alarm(AlarmAction::Get), alarm(AlarmAction::Deactivate), alarm(AlarmAction::Get)]);
@@ -87,6 +92,13 @@ impl Draw {
     }
 
     fn change(&mut self) -> Op {
+        if self.with_v2 && self.random.once_in(3) {
+            return Op::V2(v2::draw(&mut self.random));
+        }
+        self.v3_change()
+    }
+
+    fn v3_change(&mut self) -> Op {
         match self.random.below(100) {
             0..=49 => Op::Put(self.put()),
             50..=61 => Op::DeleteRange(self.delete_range()),
@@ -98,6 +110,9 @@ impl Draw {
     }
 
     fn read(&mut self) -> Op {
+        if self.with_v2 && self.random.once_in(5) {
+            return Op::V2(v2::get(&mut self.random));
+        }
         match self.random.below(20) {
             0 => Op::TimeToLive(self.lease(), self.random.once_in(2)),
             1 => Op::Leases,
@@ -244,7 +259,12 @@ impl Draw {
         if self.random.once_in(500) {
             return self.long_txn();
         }
-        TxnRequest { compare: self.compares(), success: self.ops(depth), failure: self.ops(depth) }
+        let mut txn =
+            TxnRequest { compare: self.compares(), success: self.ops(depth), failure: self.ops(depth) };
+        if has_open_delete(&txn) {
+            keep_nothing(&mut txn);
+        }
+        txn
     }
 
     fn ops(&mut self, depth: usize) -> Vec<RequestOp> {
@@ -297,6 +317,31 @@ impl Draw {
             prev_kv: self.random.once_in(3),
             watch_id: if self.random.once_in(4) { self.random.between(1, 6) } else { 0 },
             fragment: self.random.once_in(3),
+        }
+    }
+}
+
+fn ops(txn: &TxnRequest) -> impl Iterator<Item = &Request> {
+    txn.success.iter().chain(&txn.failure).filter_map(|op| op.request.as_ref())
+}
+
+/// Whether some deletion has no end: a put after it may be of a deleted key.
+fn has_open_delete(txn: &TxnRequest) -> bool {
+    ops(txn).any(|op| match op {
+        Request::RequestDeleteRange(delete) => delete.range_end == b"\0"[..],
+        Request::RequestTxn(inner) => has_open_delete(inner),
+        Request::RequestRange(_) | Request::RequestPut(_) => false,
+    })
+}
+
+/// Has no put keep a value or lease: etcd 3.4 dies when a key with what is to
+/// be kept was deleted earlier in the transaction.
+fn keep_nothing(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(Request::RequestTxn(inner)) => keep_nothing(inner),
+            Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => {}
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | `PROA_FUZZ_SEED` | the seed, as printed by an earlier run; fresh without |
 //! | `PROA_FUZZ_OPS` | how many operations; without, as many as the seconds allow |
 //! | `PROA_FUZZ_SECONDS` | how long, when no number of operations is given (20) |
-//! | `PROA_FUZZ_ORACLE` | 3.4 or 3.5; the latter has no v2 API (3.4) |
+//! | `PROA_FUZZ_ORACLE` | 3.4, or 3.5 without the v2 API (3.4) |
 //! | `PROA_FUZZ_PAIRS` | how many pairs of stores side by side (4) |
 //!
 //! Each pair has a stream of its own, drawn from the seed and its number. A pair
@@ -25,6 +25,7 @@ mod peer;
 mod random;
 mod shrink;
 mod tally;
+mod v2;
 mod watcher;
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -49,6 +50,8 @@ struct Bounds {
     ops: u64,
     until: Instant,
     pairs: u64,
+    /// Whether the oracle serves the v2 API.
+    with_v2: bool,
 }
 
 fn setting(name: &str) -> Option<u64> {
@@ -57,7 +60,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 impl Bounds {
-    fn read() -> Self {
+    fn read(version: &str) -> Self {
         let day = 24 * 60 * 60;
         let ops = setting("PROA_FUZZ_OPS");
         let seconds = setting("PROA_FUZZ_SECONDS").unwrap_or(if ops.is_some() { day } else { 20 });
@@ -66,6 +69,7 @@ impl Bounds {
             ops: ops.unwrap_or(u64::MAX),
             until: Instant::now() + Duration::from_secs(seconds),
             pairs: setting("PROA_FUZZ_PAIRS").unwrap_or(4).max(1),
+            with_v2: version == "3.4",
         }
     }
 }
@@ -87,7 +91,7 @@ fn data_folder() -> PathBuf {
 
 /// One pair from its start to a difference or its end.
 async fn run_pair(oracle: &Path, seed: u64, bounds: &Bounds, sent: &AtomicU64) -> Result<Tally, Box<Found>> {
-    let mut draw = Draw::new(seed);
+    let mut draw = Draw::new(seed, bounds.with_v2);
     let mut pair = Pair::start(oracle, &data_folder()).await;
     let mut ops = Vec::new();
     loop {
@@ -153,7 +157,7 @@ fn report(oracle: &Path, found: Found) -> String {
 #[test]
 fn every_answer_is_the_same_as_etcds() {
     let version = std::env::var("PROA_FUZZ_ORACLE").unwrap_or_else(|_| "3.4".to_owned());
-    let (oracle, bounds, sent) = (peer::oracle(&version), Bounds::read(), AtomicU64::new(0));
+    let (oracle, bounds, sent) = (peer::oracle(&version), Bounds::read(&version), AtomicU64::new(0));
     println!("differential: PROA_FUZZ_SEED={} PROA_FUZZ_PAIRS={}", bounds.seed, bounds.pairs);
     let begun = Instant::now();
     let outcomes: Vec<_> = std::thread::scope(|scope| {

@@ -10,6 +10,8 @@ use proa_etcd_client::api::etcdserverpb::{
     RequestOp, TxnRequest, WatchCreateRequest,
 };
 
+use crate::v2::V2;
+
 /// Stands for the revision that the store has when the operation is sent:
 /// `NOW - 3` is the third before it.
 pub const NOW: i64 = 1 << 50;
@@ -38,6 +40,7 @@ pub enum Op {
     WatchProgress,
     /// Ends the watch stream and opens another.
     NewWatchStream,
+    V2(V2),
 }
 
 /// What both stores have come to.
@@ -45,6 +48,8 @@ pub enum Op {
 pub struct Known {
     pub revision: i64,
     pub compacted: i64,
+    /// The newest index of the v2 API.
+    pub v2_index: u64,
 }
 
 impl Known {
@@ -96,6 +101,7 @@ impl Op {
                 // A negative one makes etcd 3.4 lose the events of others too.
                 create.start_revision = create.start_revision.max(0);
             }
+            Self::V2(request) => request.now = known.v2_index,
             _ => {}
         }
         op
@@ -105,6 +111,7 @@ impl Op {
     pub fn only_reads(&self) -> bool {
         match self {
             Self::Range(_) | Self::TimeToLive(..) | Self::Leases | Self::KeepAlive(_) => true,
+            Self::V2(request) => request.method == "GET" && !request.waits,
             Self::Txn(txn) => reads(&txn.success) && reads(&txn.failure),
             _ => false,
         }

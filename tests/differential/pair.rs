@@ -1,6 +1,6 @@
 //! Two stores that are given the same operations, one after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,12 +15,15 @@ use crate::etcd::PATIENCE;
 use crate::op::{Known, Op, render};
 use crate::peer::{Peer, Whose};
 use crate::tally::Tally;
+use crate::v2::{V2Answer, Waiting};
 use crate::watcher::{STREAM, Said, Watcher};
 
 /// After so many operations all that watchers have heard is compared.
 const OPS_BETWEEN_LOOKS: usize = 500;
 /// Reads that are under way at once: their answers do not depend on each other.
 pub const READS_AT_ONCE: usize = 16;
+/// Waits that are under way at once; the oldest are given up.
+const MOST_WAITS: usize = 30;
 /// A key that no drawn operation names, though ranges hold it.
 const SENTINEL: &[u8] = b"zz-sentinel";
 /// Ids of watchers for the sentinel: far from those that are drawn.
@@ -48,6 +51,8 @@ pub struct Pair {
     /// Whether the sentinel is watched on the streams that are open.
     has_sentinel: bool,
     next_sentinel: i64,
+    /// Waits of the v2 API that are under way, with their requests.
+    waits: VecDeque<(String, [Waiting; 2])>,
     sent: usize,
     pub tally: Tally,
     _folder: tempfile::TempDir,
@@ -65,11 +70,12 @@ impl Pair {
             oracle,
             ours,
             streams,
-            known: Known { revision: 1, compacted: 0 },
+            known: Known { revision: 1, ..Known::default() },
             compactions: BTreeSet::new(),
             behind: false,
             has_sentinel: false,
             next_sentinel: SENTINEL_WATCH,
+            waits: VecDeque::new(),
             sent: 0,
             tally: Tally::default(),
             _folder: folder,
@@ -93,6 +99,7 @@ impl Pair {
                 Op::Watch(_) | Op::CancelWatch(_) | Op::WatchProgress | Op::NewWatchStream => {
                     self.watch(&now[0]).await?;
                 }
+                Op::V2(request) if request.waits => self.begin_wait(&now[0]).await?,
                 _ => self.ask(now).await?,
             }
             self.sent += now.len();
@@ -126,9 +133,51 @@ impl Pair {
                 return Err(self.difference(render(op), render(&oracle), render(&ours)));
             }
             self.known.revision = oracle.revision().unwrap_or(self.known.revision).max(self.known.revision);
+            if let Answer::V2(V2Answer { index: Some(index), .. }) = &oracle {
+                self.known.v2_index = self.known.v2_index.max(*index);
+            }
             if let (Op::Compact(request), Answer::Compact(_)) = (op, &oracle) {
                 self.known.compacted = request.revision;
                 self.compactions.insert(request.revision);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a v2 wait in both; what it ends with is compared later.
+    async fn begin_wait(&mut self, op: &Op) -> Result<(), Box<Difference>> {
+        self.tally.watch(op);
+        let name = render(op);
+        let Op::V2(request) = op.settled(self.known) else { return Ok(()) };
+        let (oracle, ours) = (&self.oracle, &self.ours);
+        let begun = tokio::join!(
+            Waiting::begin(&oracle.http, &oracle.url, &request),
+            Waiting::begin(&ours.http, &ours.url, &request)
+        );
+        match begun {
+            (Ok(oracle), Ok(ours)) => self.waits.push_back((name, [oracle, ours])),
+            (oracle, ours) => {
+                return Err(self.difference(name, render(&oracle.err()), render(&ours.err())));
+            }
+        }
+        if self.waits.len() > MOST_WAITS {
+            self.waits.pop_front();
+        }
+        Ok(())
+    }
+
+    /// A wait that has ended in one store must end in the other, alike.
+    async fn compare_waits(&mut self) -> Result<(), Box<Difference>> {
+        let (ended, open) = self
+            .waits
+            .drain(..)
+            .partition(|(_, both): &(_, [Waiting; 2])| both.iter().any(Waiting::has_ended));
+        self.waits = open;
+        let ended: VecDeque<(String, [Waiting; 2])> = ended;
+        for (name, [mut oracle, mut ours]) in ended {
+            let (oracle, ours) = tokio::join!(oracle.end(), ours.end());
+            if oracle != ours {
+                return Err(self.difference(name, format!("{oracle:?}"), format!("{ours:?}")));
             }
         }
         Ok(())
@@ -226,8 +275,13 @@ impl Pair {
             self.has_sentinel = true;
         }
         let put = Op::Put(PutRequest { key: SENTINEL.into(), ..PutRequest::default() });
+        let before = self.known.revision;
         Box::pin(self.ask(&[put])).await?;
         let revision = self.known.revision;
+        if revision == before {
+            // There is an alarm; a stream that was cut down may end with it.
+            return Ok(());
+        }
         let heard_it = |said: &Said| matches!(said, Said::Event(event) if event.kv.as_ref().is_some_and(|kv| kv.key == SENTINEL && kv.mod_revision == revision));
         for stream in &self.streams {
             self.wait(op, stream, |transcript| transcript.to(SENTINEL_WATCH).iter().any(heard_it)).await?;
@@ -260,7 +314,8 @@ impl Pair {
     }
 
     /// Both transcripts must come to the same; then they are forgotten.
-    async fn compare_watchers(&self, op: &str) -> Result<(), Box<Difference>> {
+    async fn compare_watchers(&mut self, op: &str) -> Result<(), Box<Difference>> {
+        self.compare_waits().await?;
         let [oracle, ours] = &self.streams;
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {

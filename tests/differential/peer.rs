@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::etcd::{PATIENCE, free_url, proa};
+use crate::v2::Http;
 
 /// Small, so that big values and what does not fit are cheap to send.
 const MAX_REQUEST_BYTES: usize = 100_000;
@@ -30,6 +31,9 @@ pub enum Whose {
 pub struct Peer {
     pub whose: Whose,
     pub channel: Channel,
+    /// For the v2 API.
+    pub http: Http,
+    pub url: String,
     log: PathBuf,
     child: Child,
 }
@@ -68,6 +72,7 @@ impl Peer {
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster=m0={peer}"))
+            .arg("--enable-v2")
             .arg(format!("--max-request-bytes={MAX_REQUEST_BYTES}"))
             .env_clear()
             .stdin(Stdio::null())
@@ -75,8 +80,8 @@ impl Peer {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("{whose:?}: {error}"));
-        let channel = Endpoint::from_shared(url).unwrap().tcp_nodelay(true).connect_lazy();
-        Self { whose, channel, log, child }
+        let channel = Endpoint::from_shared(url.clone()).unwrap().tcp_nodelay(true).connect_lazy();
+        Self { whose, channel, http: crate::v2::client(), url, log, child }
     }
 
     /// Waits for the first answer; `false` if the process ended instead.

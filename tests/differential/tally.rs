@@ -18,9 +18,17 @@ impl Tally {
     pub fn count(&mut self, op: &Op, answer: &Answer) {
         let row = self.kinds.entry(kind(op)).or_default();
         row.0 += 1;
-        if let Answer::Refused { text, .. } = answer {
+        let refusal = match answer {
+            Answer::Refused { text, .. } => Some(text.clone()),
+            Answer::V2(answer) if answer.status >= 400 => {
+                let message = answer.body["message"].as_str().map(str::to_owned);
+                Some(format!("v2: {} {}", answer.status, message.unwrap_or_else(|| answer.body.to_string())))
+            }
+            _ => None,
+        };
+        if let Some(text) = refusal {
             row.1 += 1;
-            *self.refusals.entry(text.clone()).or_default() += 1;
+            *self.refusals.entry(text).or_default() += 1;
         }
     }
 
@@ -73,5 +81,13 @@ fn kind(op: &Op) -> &'static str {
         Op::CancelWatch(_) => "watch cancel",
         Op::WatchProgress => "watch progress",
         Op::NewWatchStream => "watch stream",
+        Op::V2(request) if request.waits => "v2 wait",
+        Op::V2(request) => match request.method {
+            "GET" => "v2 GET",
+            "PUT" => "v2 PUT",
+            "POST" => "v2 POST",
+            "DELETE" => "v2 DELETE",
+            _ => "v2 other methods",
+        },
     }
 }
