@@ -16,7 +16,7 @@ release := target/x86_64-unknown-linux-gnu/release
 # RocksDB is compiled once and found by every profile.
 cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
 
-.PHONY: help setup slow build image run check unit differential simulation cluster test prove bench clean
+.PHONY: help setup slow build image run check unit differential clients simulation cluster test prove bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +55,11 @@ unit: slow
 differential: build
 	PROA_FUZZ_SECONDS=120 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
 
+# Clients of etcd as their users get them.
+clients: build
+	@echo "== running clients of etcd"
+	PROA_BIN=$(abspath $(release)/proa) tests/clients/run.sh proa
+
 # A cluster on one thread, in virtual time: fresh seeds for three minutes.
 simulation: slow
 	PROA_SIMULATION_S=$(or $(SIMULATION_S),180) $(cargo) test --locked -p proa-etcd-server --lib simulation::runs -- --nocapture
@@ -63,7 +68,7 @@ simulation: slow
 cluster: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test cluster -- --nocapture
 
-test: image check unit differential simulation cluster
+test: image check unit differential clients simulation cluster
 	@buildroot/budget.sh $(release)/proa
 	@echo "== all tests passed"
 

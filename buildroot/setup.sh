@@ -15,7 +15,12 @@ packages=(
     qemu-system-x86
     # what the tests compare with
     etcd-client etcd-server file gdisk
+    # the networks of the clients that the tests run
+    iproute2 util-linux
 )
+# What may be there from elsewhere than Debian, which would then refuse its own.
+command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 
 missing=()
 for package in "${packages[@]}"; do
