@@ -175,6 +175,57 @@ fn a_new_password_voids_the_tokens_of_the_old_one() {
 }
 
 #[test]
+fn a_signed_token_is_good_at_every_member_and_outlives_them_all() {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/etcd/server/auth/testdata");
+    let (private, public) = (keys.join("ec1.pem"), keys.join("ec.pub"));
+    let signed = format!(
+        "--auth-token=jwt,sign-method=ES256,priv-key={},pub-key={}",
+        private.display(),
+        public.display()
+    );
+    let mut cluster = Cluster::start(3, &[FAST, &signed]);
+    runtime().block_on(async {
+        let anybody = cluster.client();
+        put_surely(&anybody, "k", "0").await;
+        add_user(&anybody, "alice", Some((Type::Readwrite, "k", ""))).await;
+        enable(&anybody).await;
+    });
+    let token = every_rpc::token(&cluster, "alice");
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    cluster.members.iter_mut().for_each(|member| member.kill());
+    cluster.members.iter_mut().for_each(|member| member.start());
+    cluster.wait_ready_as(ROOT_PASSWORD);
+    for member in 0..3 {
+        let answer = every_rpc::get(&cluster, member, "k", &token);
+        assert!(answer.contains("\"kvs\""), "{answer}");
+        let answer = every_rpc::get(&cluster, member, "other", &token);
+        assert!(answer.contains("etcdserver: permission denied"), "{answer}");
+        let answer = every_rpc::get(&cluster, member, "k", &token.replace(|c: char| c == 'a', "b"));
+        assert!(answer.contains("etcdserver: invalid auth token"), "{answer}");
+    }
+}
+
+#[test]
+fn a_key_for_tokens_that_cannot_be_used_is_said_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", folder.path().join("d").display());
+    let run = |tokens: &str| {
+        let output = std::process::Command::new(etcd::proa())
+            .args(["etcd", &data_dir, &format!("--auth-token={tokens}")])
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let missing = run("jwt,sign-method=RS256,priv-key=/nowhere");
+    assert!(missing.contains("--auth-token: priv-key=/nowhere: No such file"), "{missing}");
+    let unknown = run("jwt,sign-method=XS1,priv-key=/nowhere");
+    assert!(unknown.contains("sign-method=XS1: give one of HS256 "), "{unknown}");
+    assert!(!folder.path().join("d").exists(), "nothing is begun");
+}
+
+#[test]
 fn nothing_secret_is_on_the_disk() {
     let cluster = Cluster::start(1, &[FAST]);
     let token = runtime().block_on(async {

@@ -190,9 +190,18 @@ fn merged(mut into: Value, more: Value) -> Value {
     into
 }
 
-/// Asks by HTTP; what came until the first whole line of the answer's body.
+/// What a member says about a key.
+pub fn get(cluster: &Cluster, member: usize, key: &str, token: &str) -> String {
+    ask_at(&cluster.members[member].client_url, "/v3/kv/range", Some(token), &json!({"key": b(key)}))
+}
+
 fn ask(cluster: &Cluster, path: &str, token: Option<&str>, body: &Value) -> String {
-    let address = cluster.members[0].client_url.trim_start_matches("http://").to_owned();
+    ask_at(&cluster.members[0].client_url, path, token, body)
+}
+
+/// Asks by HTTP; what came until the first whole line of the answer's body.
+fn ask_at(url: &str, path: &str, token: Option<&str>, body: &Value) -> String {
+    let address = url.trim_start_matches("http://").to_owned();
     let mut connection = TcpStream::connect(&address).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let body = body.to_string();

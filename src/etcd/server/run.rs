@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, BadTokenKey, Jwt};
 use crate::config::{BadConfig, Config, Machine, ServerPlan, Start};
 use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, Discovered, LanConfig, LanError};
@@ -55,6 +55,9 @@ pub enum RunError {
     /// A certificate or a key that cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A key for tokens that cannot be used.
+    #[error(transparent)]
+    TokenKey(#[from] BadTokenKey),
     /// The others cannot be looked for.
     #[error(transparent)]
     Lan(#[from] LanError),
@@ -120,6 +123,7 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let mut signals = Signals::new()?;
     let client_tls = config.client_tls.as_ref().map(ServerPlan::open).transpose()?;
     let peer_tls = config.peer_tls.open()?;
+    let jwt = config.auth.tokens.open()?;
     let open_all = |all: &[Listen]| {
         let one = |listen: &Listen| Ok((open(listen)?, client_tls.clone().filter(|_| listen.encrypted)));
         all.iter().map(one).collect::<Result<Vec<(TcpListener, Option<Arc<ServerTls>>)>, RunError>>()
@@ -148,7 +152,7 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
         .map_err(|error| RunError::System { what: "starting the member", source: error.into() })??;
     *started = Some(node.clone());
     check_identity(config, &node)?;
-    let front = front(config, &node);
+    let front = front(config, &node, jwt);
     let database = config.data_dir.join("db");
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
     let space = Arc::clone(&front.space);
@@ -279,7 +283,7 @@ fn open(listen: &Listen) -> Result<TcpListener, RunError> {
     opened.map_err(|error| RunError::Listen { address: listen.address, reason: os_text(&error) })
 }
 
-fn front(config: &Config, node: &Node) -> Arc<Front> {
+fn front(config: &Config, node: &Node, jwt: Option<Jwt>) -> Arc<Front> {
     let (sink, source) = hub::channel();
     node.set_event_sink(Box::new(move |revision, events| match events.is_empty() {
         true => sink.replaced(revision),
@@ -293,7 +297,7 @@ fn front(config: &Config, node: &Node) -> Arc<Front> {
         quota_bytes: config.quota_bytes,
     };
     let lessor = Lessor::start(node, Duration::from_millis(config.election_ms));
-    let auth = Auth::start(node, &config.auth);
+    let auth = Auth::start(node, &config.auth, jwt);
     let v2 = config.serves_v2.then(|| V2::start(node));
     let space = Arc::new(Space::default());
     Arc::new(Front { node: node.clone(), hub, auth, lessor, space, v2, limits, metrics: config.metrics })

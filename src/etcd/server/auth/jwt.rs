@@ -101,7 +101,9 @@ impl JwtOptions {
         }
         let method = method.ok_or("jwt needs sign-method=, such as RS256")?;
         match (method, &public_key, &private_key) {
-            (Method::Hs(_), _, None) => Err("jwt with HS256 and its like needs priv-key=, the secret".to_owned()),
+            (Method::Hs(_), _, None) => {
+                Err("jwt with HS256 and its like needs priv-key=, the secret".to_owned())
+            }
             (_, None, None) => Err("jwt needs pub-key= or priv-key=".to_owned()),
             _ => Ok(Self { method, public_key, private_key, ttl }),
         }
@@ -203,8 +205,10 @@ impl Jwt {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         self.verifier.check(signed.as_bytes(), &signature)?;
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        let is_over = claims.get("exp").is_some_and(|time| seconds(time).is_none_or(|end| end <= now_s as f64));
-        let is_early = claims.get("nbf").is_some_and(|time| seconds(time).is_none_or(|from| from > now_s as f64));
+        let is_over =
+            claims.get("exp").is_some_and(|time| seconds(time).is_none_or(|end| end <= now_s as f64));
+        let is_early =
+            claims.get("nbf").is_some_and(|time| seconds(time).is_none_or(|from| from > now_s as f64));
         if is_over || is_early {
             return None;
         }
@@ -291,7 +295,9 @@ fn signer(method: Method, file: &[u8], random: &SystemRandom) -> Result<Signer, 
             pem::PrivateKey::Pkcs8(der) => {
                 Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map(Signer::Ed25519).map_err(rejected)
             }
-            pem::PrivateKey::Pkcs1(_) | pem::PrivateKey::Sec1 { .. } => Err("it is no Ed25519 key".to_owned()),
+            pem::PrivateKey::Pkcs1(_) | pem::PrivateKey::Sec1 { .. } => {
+                Err("it is no Ed25519 key".to_owned())
+            }
         },
     }
 }
@@ -317,5 +323,131 @@ fn verification(method: Method) -> &'static dyn signature::VerificationAlgorithm
         Method::Es(Sha::S256) => &signature::ECDSA_P256_SHA256_FIXED,
         Method::Es(Sha::S384 | Sha::S512) => &signature::ECDSA_P384_SHA384_FIXED,
         Method::EdDsa => &signature::ED25519,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const RSA: &[u8] = include_bytes!("testdata/rsa.pem");
+    const RSA_PKCS1: &[u8] = include_bytes!("testdata/rsa1.pem");
+    const RSA_PUBLIC: &[u8] = include_bytes!("testdata/rsa.pub");
+    const EC: &[u8] = include_bytes!("testdata/ec.pem");
+    const EC_SEC1: &[u8] = include_bytes!("testdata/ec1.pem");
+    const EC_PUBLIC: &[u8] = include_bytes!("testdata/ec.pub");
+    const ED: &[u8] = include_bytes!("testdata/ed.pem");
+    const ED_PUBLIC: &[u8] = include_bytes!("testdata/ed.pub");
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn alice() -> Requester {
+        Requester { user: "alice".to_owned(), auth_revision: 7, is_member: false }
+    }
+
+    fn jwt(method: &str, public: Option<&[u8]>, private: Option<&[u8]>) -> Jwt {
+        Jwt::new(method_of(method).unwrap(), TTL, public, private).unwrap()
+    }
+
+    #[test]
+    fn what_one_key_signs_the_other_knows_and_no_other_method_does() {
+        type Pair = (&'static str, &'static [u8], Option<&'static [u8]>);
+        let pairs: [Pair; 11] = [
+            ("HS256", b"secret", None),
+            ("HS512", b"secret", None),
+            ("RS256", RSA, Some(RSA_PUBLIC)),
+            ("RS384", RSA_PKCS1, Some(RSA_PUBLIC)),
+            ("RS512", RSA, Some(RSA_PUBLIC)),
+            ("PS256", RSA, Some(RSA_PUBLIC)),
+            ("PS384", RSA, Some(RSA_PUBLIC)),
+            ("PS512", RSA_PKCS1, Some(RSA_PUBLIC)),
+            ("ES256", EC, Some(EC_PUBLIC)),
+            ("ES256", EC_SEC1, Some(EC_PUBLIC)),
+            ("EdDSA", ED, Some(ED_PUBLIC)),
+        ];
+        let tokens = pairs.map(|(method, private, public)| {
+            (method, jwt(method, public, Some(private)).sign(&alice(), 1_000).unwrap())
+        });
+        for (method, private, public) in pairs {
+            let knows = match public {
+                // A member that only checks.
+                Some(public) => jwt(method, Some(public), None),
+                None => jwt(method, None, Some(private)),
+            };
+            for (signed_by, token) in &tokens {
+                let want = (*signed_by == method).then(alice);
+                assert_eq!(knows.owner(token, 1_059), want, "{signed_by} by {method}");
+                assert_eq!(knows.owner(token, 1_060), None, "{signed_by} by {method}, too old");
+            }
+        }
+        assert_eq!(jwt("ES256", Some(EC_PUBLIC), None).sign(&alice(), 0), None, "no private key");
+    }
+
+    #[test]
+    fn nothing_but_the_whole_token_is_believed() {
+        let known = jwt("HS256", None, Some(b"secret"));
+        let token = known.sign(&alice(), 1_000).unwrap();
+        let parts: Vec<&str> = token.split('.').collect();
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let root = encode(r#"{"username":"root","revision":7,"exp":9999}"#);
+        let none = encode(r#"{"alg":"none"}"#);
+        let rows = [
+            ("another owner", format!("{}.{root}.{}", parts[0], parts[2])),
+            ("no signature", format!("{}.{root}.", parts[0])),
+            ("the method none", format!("{none}.{root}.")),
+            ("two parts", format!("{}.{}", parts[0], parts[1])),
+            ("four parts", format!("{token}.{}", parts[2])),
+            ("nothing", String::new()),
+            ("dots", "..".to_owned()),
+            ("long", "x".repeat(MAX_TOKEN_BYTES + 1)),
+        ];
+        for (name, token) in rows {
+            assert_eq!(known.owner(&token, 1_000), None, "{name}");
+        }
+        for place in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[place] ^= 1;
+            let changed = String::from_utf8_lossy(&changed).into_owned();
+            // The last letter of base64 has bits that stand for nothing.
+            let same = changed.rsplit_once('.').map(|(signed, signature)| {
+                (signed == token.rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.decode(signature).ok())
+            });
+            if known.owner(&changed, 1_000).is_some() {
+                assert_eq!(same, Some((true, URL_SAFE_NO_PAD.decode(parts[2]).ok())), "letter {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_are_read_and_refused_with_what_would_be_right() {
+        let good = JwtOptions::parse("pub-key=/p,priv-key=/k,sign-method=RS256,ttl=10m").unwrap();
+        assert_eq!((good.method, good.ttl), (Method::Rs(Sha::S256), Duration::from_secs(600)));
+        assert_eq!((good.public_key.as_deref(), good.private_key.as_deref()), (Some("/p"), Some("/k")));
+        let rows = [
+            ("", "jwt needs sign-method=, such as RS256"),
+            ("sign-method=RS256", "jwt needs pub-key= or priv-key="),
+            ("sign-method=HS256,pub-key=x", "jwt with HS256 and its like needs priv-key=, the secret"),
+            ("sign-method=ES256,priv-key=x,ttl=x", "ttl=x: give a duration such as 10m"),
+            ("x", "\"x\": give sign-method=, pub-key=, priv-key= or ttl="),
+        ];
+        for (text, want) in rows {
+            assert_eq!(JwtOptions::parse(text).unwrap_err(), want);
+        }
+        let error = JwtOptions::parse("sign-method=none,priv-key=x").unwrap_err();
+        assert!(error.starts_with("sign-method=none: give one of HS256 "), "{error}");
+    }
+
+    #[test]
+    fn keys_that_do_not_fit_are_named() {
+        let new = |method, public, private| {
+            Jwt::new(method_of(method).unwrap(), TTL, public, private).err().unwrap()
+        };
+        let other = include_bytes!("testdata/ed.pub");
+        assert_eq!(new("RS256", None, Some(EC_SEC1)), "priv-key: it is an EC key");
+        assert_eq!(new("ES256", None, Some(RSA_PKCS1)), "priv-key: it is an RSA key");
+        assert_eq!(new("RS256", None, Some(b"x")), "priv-key: there is no PRIVATE KEY in it");
+        assert_eq!(new("RS256", Some(b"x"), None), "pub-key: there is no PUBLIC KEY in it");
+        assert_eq!(new("ES256", Some(other), Some(EC)), "pub-key and priv-key are not of one pair");
+        assert_eq!(new("HS256", None, Some(b"")), "priv-key: the secret is empty");
     }
 }

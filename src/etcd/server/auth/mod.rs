@@ -4,7 +4,9 @@
 //! this module finds out who they are: by a token in the metadata field
 //! `token` or `authorization`, else by the name in their TLS certificate.
 
+mod jwt;
 mod passwords;
+mod pem;
 mod tokens;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use tonic::{Extensions, Request};
 
 use crate::node::{Node, ReadView};
 use crate::tls::ClientName;
+pub use jwt::{Jwt, JwtOptions};
 use passwords::Passwords;
 pub use passwords::TooLong;
 use tokens::Tokens;
@@ -37,6 +40,56 @@ pub struct AuthConfig {
     pub bcrypt_cost: u32,
     /// `--auth-token-ttl`: how long a token lives that nobody uses.
     pub token_ttl: Duration,
+    /// `--auth-token`.
+    pub tokens: TokenKind,
+}
+
+/// What `--auth-token` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Random words that the members remember.
+    Simple,
+    /// Words that are signed.
+    Jwt(JwtOptions),
+}
+
+/// A file of `--auth-token` that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--auth-token: {0}")]
+pub struct BadTokenKey(String);
+
+impl TokenKind {
+    /// Reads the value of `--auth-token`.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(',') {
+            Some(("jwt", options)) => JwtOptions::parse(options).map(Self::Jwt),
+            None if text == "jwt" => JwtOptions::parse("").map(Self::Jwt),
+            None if text == "simple" => Ok(Self::Simple),
+            Some(_) | None => Err("give simple, or jwt,sign-method=METHOD,priv-key=FILE".to_owned()),
+        }
+    }
+
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn open(&self) -> Result<Option<Jwt>, BadTokenKey> {
+        let Self::Jwt(options) = self else { return Ok(None) };
+        let read = |name: &str, path: &Option<String>| match path {
+            None => Ok(None),
+            Some(path) => {
+                let failed = |error| BadTokenKey(format!("{name}={path}: {error}"));
+                std::fs::read(path).map(Some).map_err(failed)
+            }
+        };
+        let public_key = read("pub-key", &options.public_key)?;
+        let private_key = read("priv-key", &options.private_key)?;
+        let jwt = Jwt::new(options.method, options.ttl, public_key.as_deref(), private_key.as_deref());
+        jwt.map(Some).map_err(BadTokenKey)
+    }
 }
 
 /// What a request says about who sent it.
@@ -71,16 +124,18 @@ impl Credentials {
 pub struct Auth {
     node: Node,
     tokens: Arc<Tokens>,
+    /// Instead of `tokens`, when tokens are signed.
+    jwt: Option<Jwt>,
     passwords: Passwords,
 }
 
 impl Auth {
     /// Knows the tokens of `node` from now on.
-    pub fn start(node: &Node, config: &AuthConfig) -> Arc<Self> {
+    pub fn start(node: &Node, config: &AuthConfig, jwt: Option<Jwt>) -> Arc<Self> {
         let tokens = Arc::new(Tokens::new(config.token_ttl));
         let known = Arc::clone(&tokens);
         node.set_token_sink(Box::new(move |granted| known.add(granted)));
-        Arc::new(Self { node: node.clone(), tokens, passwords: Passwords::new(config.bcrypt_cost) })
+        Arc::new(Self { node: node.clone(), tokens, jwt, passwords: Passwords::new(config.bcrypt_cost) })
     }
 
     /// Who asks. Nobody in particular, while authentication is off.
@@ -102,6 +157,14 @@ impl Auth {
     }
 
     async fn owner(&self, token: &str) -> Result<Requester, EtcdError> {
+        if let Some(jwt) = &self.jwt {
+            let owner = jwt.owner(token, now_s()).ok_or(EtcdError::InvalidAuthToken)?;
+            // Another member may have given it out at a revision that is still on its way here.
+            if owner.auth_revision > self.node.auth_stamp().revision {
+                self.node.linearizable().await?;
+            }
+            return self.still(owner);
+        }
         if let Some(owner) = self.tokens.owner(token) {
             return self.still(owner);
         }
@@ -168,6 +231,12 @@ impl Auth {
             if !self.passwords.is_right(password, hash).await? {
                 return Err(EtcdError::AuthFailed);
             }
+            if let Some(jwt) = &self.jwt {
+                let (user, auth_revision) = (user.to_owned(), checked_revision);
+                let owner = Requester { user, auth_revision, is_member: false };
+                // As etcd, a member without a private key cannot log anybody in.
+                return jwt.sign(&owner, now_s()).ok_or(EtcdError::AuthFailed);
+            }
             let (token, digest) = tokens::make();
             let grant = TokenGrant { user: user.to_owned(), digest, checked_revision };
             let change = AuthChange { change: Some(Change::TokenGrant(grant)) };
@@ -196,6 +265,12 @@ impl Auth {
     pub async fn hash(&self, password: &str) -> Result<Result<String, TooLong>, EtcdError> {
         self.passwords.hash(password).await
     }
+}
+
+/// Seconds since 1970; a clock before that makes every signed token old.
+fn now_s() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(u64::MAX, |now| now.as_secs())
 }
 
 /// The same user as of `auth`; `None` if what was proven proves nothing any more.

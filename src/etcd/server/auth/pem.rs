@@ -30,7 +30,9 @@ pub(super) fn private_key(file: &[u8]) -> Result<PrivateKey, String> {
             "PRIVATE KEY" => return Ok(PrivateKey::Pkcs8(der)),
             "RSA PRIVATE KEY" => return Ok(PrivateKey::Pkcs1(der)),
             "EC PRIVATE KEY" => return sec1(&der).ok_or_else(wrong),
-            "ENCRYPTED PRIVATE KEY" => return Err("the key is encrypted: give it without a password".to_owned()),
+            "ENCRYPTED PRIVATE KEY" => {
+                return Err("the key is encrypted: give it without a password".to_owned());
+            }
             // `openssl ecparam` writes the curve before the key.
             _ => {}
         }

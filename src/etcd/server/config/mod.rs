@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proa_base::settings::{Settings, Source};
 
-use crate::auth::AuthConfig;
+use crate::auth::{AuthConfig, TokenKind};
 use crate::metrics::Detail;
 use crate::tls::Listen;
 pub use tls::{PeerPlan, ServerPlan};
@@ -133,7 +133,7 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// `--max-txn-ops`.
     pub max_txn_ops: usize,
-    /// `--bcrypt-cost`, `--auth-token-ttl`.
+    /// `--bcrypt-cost`, `--auth-token`, `--auth-token-ttl`.
     pub auth: AuthConfig,
     /// `--auto-compaction-*`.
     pub auto_compaction: AutoCompaction,
@@ -241,6 +241,8 @@ impl Config {
             auth: AuthConfig {
                 bcrypt_cost: settings.parsed("bcrypt-cost"),
                 token_ttl: Duration::from_secs(settings.parsed("auth-token-ttl")),
+                tokens: TokenKind::parse(settings.get("auth-token"))
+                    .map_err(|right| BadConfig::new(format!("--auth-token: {right}")))?,
             },
             auto_compaction: auto_compaction(settings)?,
             serves_v2: settings.is_on("enable-v2"),

@@ -95,7 +95,12 @@ pub const PROGRAM: Program = Program {
         setting("grpc-keepalive-timeout", "20s", UNUSED, checks::duration),
         setting("metrics", "basic", "basic, or extensive: how long each kind of call takes too", metrics),
         setting("proxy", "off", "only off", only_off),
-        setting("auth-token", "simple", "only simple", only_simple),
+        setting(
+            "auth-token",
+            "simple",
+            "simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=10m",
+            auth_token,
+        ),
         setting("host-whitelist", "*", "only *", only_star),
         setting("cors", "*", "only *", only_star),
         switch(

@@ -72,8 +72,8 @@ pub(super) fn only_one(value: &str) -> Result<(), String> {
     one_of(value, &["1"])
 }
 
-pub(super) fn only_simple(value: &str) -> Result<(), String> {
-    one_of(value, &["simple"])
+pub(super) fn auth_token(value: &str) -> Result<(), String> {
+    crate::auth::TokenKind::parse(value).map(drop)
 }
 
 pub(super) fn only_star(value: &str) -> Result<(), String> {
