@@ -90,9 +90,6 @@ impl Database {
         for (key, value) in &writes.puts {
             match value {
                 Some(value) => batch.put(key, value),
-                // A deletion that meets the one entry it is for ends with it,
-                // instead of travelling to the bottom of the database.
-                None if is_written_once(key) => batch.single_delete(key),
                 None => batch.delete(key),
             }
         }
@@ -180,13 +177,6 @@ impl Database {
             None => Err(DatabaseError::InUse { path }),
         }
     }
-}
-
-/// Whether the store writes this key once and deletes it once: versions of user
-/// keys and places in the log of changes, which have their revision in them.
-/// RocksDB does not define what else a single deletion would do.
-fn is_written_once(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'K' | b'R'))
 }
 
 impl std::fmt::Debug for Database {
