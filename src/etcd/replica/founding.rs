@@ -142,11 +142,6 @@ pub enum Why {
         /// Its peer URL.
         peer_url: String,
     },
-    /// The cluster has this machine as a member, but its data is gone.
-    DataLost {
-        /// The cluster.
-        cluster_id: u64,
-    },
 }
 
 impl fmt::Display for Why {
@@ -168,10 +163,6 @@ impl fmt::Display for Why {
                 out,
                 "the machine at {peer_url} has this machine's id; give one of them a new id (was the disk copied?)"
             ),
-            Why::DataLost { cluster_id } => write!(
-                out,
-                "cluster {cluster_id:x} has this machine as a member, but its data is gone; remove the member and empty this disk"
-            ),
         }
     }
 }
@@ -183,7 +174,7 @@ pub enum Decision {
     Wait(Why),
     /// Start as a member of this cluster.
     Found(Founded),
-    /// The cluster exists without this machine.
+    /// The cluster exists, and has no member here that could go on.
     Standby(Cluster),
 }
 
@@ -444,11 +435,9 @@ impl Founding {
             };
         }
         if let Some(cluster) = self.running() {
-            return if cluster.founders.contains(&self.myself.machine) {
-                Decision::Wait(Why::DataLost { cluster_id: cluster.id })
-            } else {
-                Decision::Standby(cluster.clone())
-            };
+            // Also with this machine among the founders: its data is gone, so
+            // its member is, and another has to take that place.
+            return Decision::Standby(cluster.clone());
         }
         Decision::Wait(match view {
             Err(why) => why.clone(),

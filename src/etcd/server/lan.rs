@@ -38,6 +38,8 @@ const MAX_URL_BYTES: usize = 128;
 const MAX_CLIENT_URLS: usize = 4;
 /// Time between two beacons of a member that runs: only addresses can change.
 const REFRESH: Duration = Duration::from_millis(1_000);
+/// Members kept in mind while standing by: those of now, and some of before.
+const MAX_MEMBERS: usize = 4 * MAX_SIZE;
 /// Connections of the gateway at a time.
 const MAX_GATEWAY_CONNECTIONS: usize = 1_024;
 /// Longest wait for one member to take a connection.
@@ -76,6 +78,8 @@ pub enum Discovered {
         cluster_id: u64,
         /// The members' client URLs, as they are heard.
         client_urls: watch::Receiver<Vec<String>>,
+        /// And their peer URLs.
+        peer_urls: watch::Receiver<Vec<String>>,
     },
 }
 
@@ -166,10 +170,12 @@ pub async fn discover(config: &LanConfig) -> Result<Discovered, LanError> {
                     "cluster {:x} runs without this machine; passing clients on to it",
                     cluster.id
                 );
-                let (urls, client_urls) = watch::channel(client_urls(founding.beacons(), &cluster));
+                let (clients, peers) = urls_of(founding.beacons(), &cluster);
+                let (clients, client_urls) = watch::channel(clients);
+                let (peers, peer_urls) = watch::channel(peers);
                 let cluster_id = cluster.id;
-                tokio::spawn(follow(socket, config.cluster.clone(), cluster, urls));
-                return Ok(Discovered::Standby { cluster_id, client_urls });
+                tokio::spawn(follow(socket, config.cluster.clone(), cluster, clients, peers));
+                return Ok(Discovered::Standby { cluster_id, client_urls, peer_urls });
             }
         }
         let pause = Instant::now() + Duration::from_millis(BEACON_MS);
@@ -189,7 +195,9 @@ pub async fn discover(config: &LanConfig) -> Result<Discovered, LanError> {
 pub async fn announce(config: LanConfig, node: Node) -> Result<(), LanError> {
     let socket = open(&config).map_err(config.network())?;
     let promise = read_promise(&config.promise_path())?;
-    let Some(founders) = promise.committed else { return Ok(()) };
+    // One that entered later speaks for the cluster that it knew from outside.
+    let outside = promise.outside.map(|cluster| cluster.founders);
+    let Some(founders) = promise.committed.or(outside) else { return Ok(()) };
     let founded = Founded::by(&config.cluster, &founders, |_| None);
     let beacon = Beacon::of_member(&config.myself(), founded.cluster());
     loop {
@@ -204,36 +212,52 @@ pub async fn announce(config: LanConfig, node: Node) -> Result<(), LanError> {
     }
 }
 
-/// Learns where the members of `cluster` serve clients, for as long as
-/// somebody wants to know.
-async fn follow(socket: UdpSocket, token: String, cluster: Cluster, urls: watch::Sender<Vec<String>>) {
+/// Learns where the members of `cluster` are, for as long as somebody wants to
+/// know where they serve clients.
+async fn follow(
+    socket: UdpSocket,
+    token: String,
+    cluster: Cluster,
+    clients: watch::Sender<Vec<String>>,
+    peers: watch::Sender<Vec<String>>,
+) {
     let mut heard: BTreeMap<MachineId, Beacon> = BTreeMap::new();
     loop {
         tokio::select! {
-            () = urls.closed() => return,
+            () = clients.closed() => return,
             beacon = receive(&socket) => {
-                // Only founders are kept, so the map is bounded.
-                if beacon.token == token && cluster.founders.contains(&beacon.machine) {
+                let is_member = beacon.token == token && beacon.member.as_ref() == Some(&cluster);
+                if is_member && (heard.len() < MAX_MEMBERS || heard.contains_key(&beacon.machine)) {
                     heard.insert(beacon.machine, beacon);
-                    let now = client_urls(heard.values(), &cluster);
-                    urls.send_if_modified(|urls| {
-                        let is_new = *urls != now;
-                        *urls = now;
-                        is_new
-                    });
+                    let (now_clients, now_peers) = urls_of(heard.values(), &cluster);
+                    set(&clients, now_clients);
+                    set(&peers, now_peers);
                 }
             }
         }
     }
 }
 
-fn client_urls<'a>(beacons: impl Iterator<Item = &'a Beacon>, cluster: &Cluster) -> Vec<String> {
-    let members = beacons.filter(|beacon| beacon.member.as_ref() == Some(cluster));
-    members.flat_map(|beacon| beacon.client_urls.iter().cloned()).collect()
+fn set(urls: &watch::Sender<Vec<String>>, now: Vec<String>) {
+    urls.send_if_modified(|urls| {
+        let is_new = *urls != now;
+        *urls = now;
+        is_new
+    });
+}
+
+/// Client URLs and peer URLs of the members among those that were heard.
+fn urls_of<'a>(beacons: impl Iterator<Item = &'a Beacon>, cluster: &Cluster) -> (Vec<String>, Vec<String>) {
+    let (mut clients, mut peers) = (Vec::new(), Vec::new());
+    for beacon in beacons.filter(|beacon| beacon.member.as_ref() == Some(cluster)) {
+        clients.extend(beacon.client_urls.iter().cloned());
+        peers.push(beacon.peer_url.clone());
+    }
+    (clients, peers)
 }
 
 /// Passes every connection on to a member; the next one when one does not answer.
-pub async fn gateway(listener: TcpListener, client_urls: watch::Receiver<Vec<String>>) {
+pub async fn gateway(listener: &TcpListener, client_urls: watch::Receiver<Vec<String>>) {
     let slots = Arc::new(Semaphore::new(MAX_GATEWAY_CONNECTIONS));
     let mut turn = 0_usize;
     loop {

@@ -53,7 +53,7 @@ async fn three_of_four_machines_found_one_cluster_and_the_fourth_stands_by() {
     for task in tasks {
         match timeout(Duration::from_secs(60), task).await.unwrap().unwrap() {
             Discovered::Founded(one) => founded.push(one),
-            Discovered::Standby { cluster_id, client_urls } => standby.push((cluster_id, client_urls)),
+            Discovered::Standby { cluster_id, client_urls, .. } => standby.push((cluster_id, client_urls)),
         }
     }
     assert_eq!(founded.len(), 3);
@@ -85,7 +85,7 @@ async fn the_gateway_goes_on_to_the_next_member() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_sender, receiver) = watch::channel(urls);
-    tokio::spawn(gateway(listener, receiver));
+    tokio::spawn(async move { gateway(&listener, receiver).await });
     for _ in 0..4 {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"ping").await.unwrap();

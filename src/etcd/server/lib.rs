@@ -5,6 +5,7 @@ mod authority;
 mod compaction;
 pub mod config;
 pub mod database;
+mod enter;
 mod gateway;
 pub mod grpc;
 mod health;

@@ -22,7 +22,7 @@ use crate::space::{self, Space};
 use crate::tls::{Listen, PeerTls, ServerTls};
 use crate::v2::V2;
 use crate::watch::hub::{self, Hub, Past};
-use crate::{compaction, listen, metrics};
+use crate::{compaction, enter, listen, metrics};
 
 /// How long connections may take to end when the member stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -137,13 +137,10 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     };
     let bootstrap = match place {
         Place::Member(bootstrap) => bootstrap,
-        Place::Standby(client_urls) => {
-            for (listener, _) in listeners {
-                tokio::spawn(lan::gateway(listener, client_urls.clone()));
-            }
-            signals.stop().await;
-            return Ok(());
-        }
+        Place::Standby(standby) => tokio::select! {
+            bootstrap = stand_by(standby, lan.as_ref(), &listeners, &peer_tls) => bootstrap,
+            () = signals.stop() => return Ok(()),
+        },
     };
     let node_config = node_config(config, peer_tls, bootstrap);
     // Opening may read for seconds, and a failed start ends a runtime.
@@ -166,6 +163,7 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     }
     if let Some(lan) = lan {
         tokio::spawn(announce(lan, node.clone()));
+        tokio::spawn(enter::settle(node.clone(), config.advertise_peer_urls.clone()));
     }
     tell_systemd();
     tokio::spawn(tell_when_ready(config.clone(), node.clone()));
@@ -185,8 +183,30 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
 /// What this machine is to its cluster.
 enum Place {
     Member(Bootstrap),
-    /// Others are the members; these are their client URLs.
-    Standby(watch::Receiver<Vec<String>>),
+    /// Others are the members.
+    Standby(Standby),
+}
+
+/// A cluster that runs without this machine.
+struct Standby {
+    cluster_id: u64,
+    client_urls: watch::Receiver<Vec<String>>,
+    peer_urls: watch::Receiver<Vec<String>>,
+}
+
+/// Passes clients on to the members until this machine may be one of them.
+async fn stand_by(
+    standby: Standby,
+    lan: Option<&LanConfig>,
+    listeners: &[(TcpListener, Option<Arc<ServerTls>>)],
+    tls: &PeerTls,
+) -> Bootstrap {
+    let lan = lan.expect("only who looked for others on the network stands by");
+    let pass_on = listeners.iter().map(|(listener, _)| lan::gateway(listener, standby.client_urls.clone()));
+    tokio::select! {
+        others = enter::seek(lan, standby.cluster_id, tls, standby.peer_urls) => Bootstrap::Join { others },
+        _ = futures_util::future::join_all(pass_on) => unreachable!("a gateway accepts for ever"),
+    }
 }
 
 async fn find_place(config: &Config, lan: Option<&LanConfig>) -> Result<Place, RunError> {
@@ -198,7 +218,9 @@ async fn find_place(config: &Config, lan: Option<&LanConfig>) -> Result<Place, R
         tell_systemd();
         return Ok(match lan::discover(lan).await? {
             Discovered::Founded(founded) => Place::Member(Bootstrap::Founded(founded)),
-            Discovered::Standby { client_urls, .. } => Place::Standby(client_urls),
+            Discovered::Standby { cluster_id, client_urls, peer_urls } => {
+                Place::Standby(Standby { cluster_id, client_urls, peer_urls })
+            }
         });
     }
     Ok(Place::Member(match &config.start {

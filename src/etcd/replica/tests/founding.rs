@@ -227,11 +227,12 @@ fn a_machine_left_out_never_founds_after_a_power_cut() {
 }
 
 #[test]
-fn a_member_without_its_data_says_so() {
+fn a_founder_without_its_data_stands_by_like_any_other() {
     let mut founding = Founding::new(myself(0, 1), Promise::default(), 0);
     let founders = Machines::from([myself(0, 1).machine]);
-    founding.hear(Beacon::of_member(&myself(1, 1), Cluster { id: 7, founders }), 0);
-    assert_eq!(founding.step(SETTLE_MS).decision, Decision::Wait(Why::DataLost { cluster_id: 7 }));
+    let cluster = Cluster { id: 7, founders };
+    founding.hear(Beacon::of_member(&myself(1, 1), cluster.clone()), 0);
+    assert_eq!(founding.step(SETTLE_MS).decision, Decision::Standby(cluster));
 }
 
 #[test]

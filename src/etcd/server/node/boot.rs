@@ -92,7 +92,11 @@ fn initial(config: &NodeConfig) -> Result<Initial, NodeError> {
             refuse_second_life(config, &initial)?;
             Ok(initial)
         }
-        Bootstrap::Founded(founded) => initial_of_founding(config, founded),
+        Bootstrap::Founded(founded) => {
+            let initial = initial_of_founding(config, founded)?;
+            refuse_second_life(config, &initial)?;
+            Ok(initial)
+        }
     }
 }
 
@@ -169,22 +173,21 @@ fn initial_of_join(config: &NodeConfig, others: &[String]) -> Result<Initial, No
         urls
     };
     let own = sorted(&config.advertise_peer_urls);
-    let mut trouble = vec!["--initial-cluster names nobody else".to_owned()];
-    let mut cluster = None;
+    let mut trouble = "--initial-cluster names nobody else".to_owned();
+    // All are asked: one of them may have heard of this member what others have not.
+    let mut answers = Vec::new();
     for url in others {
-        let known = match question::ask_members(url, config.peer_tls.client.as_ref()) {
-            Ok(known) => known,
-            Err(error) => {
-                trouble.push(format!("{url}: {error}"));
-                continue;
-            }
-        };
+        match question::ask_members(url, config.peer_tls.client.as_ref()) {
+            Ok(known) => answers.push(known),
+            Err(error) => trouble = format!("{url}: {error}"),
+        }
+    }
+    let cluster = answers.first().map(|known| known.cluster_id);
+    let is_mine = |member: &&Member| sorted(&member.peer_urls) == own;
+    let mine = answers.iter().find_map(|known| Some((known, known.members.iter().find(is_mine)?)));
+    if let Some((known, mine)) = mine {
         let cluster_id = known.cluster_id;
-        cluster = Some(cluster_id);
-        let Some(mine) = known.members.iter().find(|member| sorted(&member.peer_urls) == own).cloned() else {
-            continue;
-        };
-        if known.has_run(mine.id) {
+        if answers.iter().any(|known| known.has_run(mine.id)) {
             return Err(NodeError::Config(format!(
                 "member {:x} of cluster {cluster_id:x} has run before, but {} is empty; replace it: etcdctl \
                  member remove {:x}, then etcdctl member add {} --learner --peer-urls={}",
@@ -198,7 +201,7 @@ fn initial_of_join(config: &NodeConfig, others: &[String]) -> Result<Initial, No
         // Empty: the leader sends all there is, and who votes with it.
         return Ok(Initial {
             identity: Identity { cluster_id, member_id: mine.id },
-            members: known.members,
+            members: known.members.clone(),
             position: Position::default(),
             conf_state: ConfState::default(),
         });
@@ -212,8 +215,7 @@ fn initial_of_join(config: &NodeConfig, others: &[String]) -> Result<Initial, No
         ),
         None => format!(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given \
-             URLs ({})",
-            trouble.last().expect("there is one to begin with")
+             URLs ({trouble})"
         ),
     }))
 }

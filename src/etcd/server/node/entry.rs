@@ -39,8 +39,9 @@ fn admit(membership: &Membership, peer_url: &str, size: usize, silent: &dyn Fn(u
     let members = || membership.members.values();
     let has_url = |member: &&Member| member.peer_urls.iter().any(|url| url == peer_url);
     match members().find(has_url) {
-        // It has not run yet: each tells where it serves clients.
-        Some(member) if member.client_urls.is_empty() => Step::Welcome,
+        // It has not run yet: each tells where it serves clients. Should it have
+        // run all the same, it had no vote to forget.
+        Some(member) if member.is_learner && member.client_urls.is_empty() => Step::Welcome,
         Some(member) if silent(member.id) < GONE_AFTER => Step::Wait(format!(
             "member {:x} at {peer_url} was heard {} s ago",
             member.id,
@@ -124,6 +125,7 @@ mod tests {
     fn three(new: &[u64]) -> Membership {
         let member = |id: u64| Member {
             id,
+            is_learner: new.contains(&id),
             client_urls: if new.contains(&id) { vec![] } else { vec![format!("http://h{id}:2")] },
             peer_urls: vec![format!("http://h{id}:1")],
             ..Member::default()
