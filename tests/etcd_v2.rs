@@ -326,7 +326,10 @@ fn members_are_listed_and_changed() {
         let told = members.iter().find(is_it).unwrap_or_else(|| panic!("{} is in {listed}", member.name));
         assert_eq!(told["clientURLs"], json!([member.client_url]));
     }
-    assert!(members.contains(&ask(url, "GET", "/v2/members/leader", "").unwrap().json()));
+    let leader = ask(url, "GET", "/v2/members/leader", "").unwrap().json();
+    assert!(members.contains(&leader), "{leader}");
+    let itself = ask(url, "GET", "/v2/stats/self", "").unwrap().json();
+    assert_eq!((&itself["name"], &itself["leaderInfo"]["leader"]), (&json!("m0"), &leader["id"]));
     let json_body = "Content-Type: application/json";
     let change = |method: &str, target: &str, body: &str| {
         ask_with(url, method, &format!("/v2/members{target}"), body, json_body).unwrap()

@@ -28,7 +28,7 @@ use crate::grpc::Front;
 use crate::node::{Node, V2Applied};
 use hub::Hub;
 use reply::not_found;
-use stats::Counters;
+use stats::{Counters, Since};
 use users::Proven;
 
 /// What the v2 API keeps in memory.
@@ -36,13 +36,18 @@ pub struct V2 {
     hub: Arc<Hub>,
     counters: Counters,
     proven: Proven,
+    since: Arc<Since>,
 }
 
 impl V2 {
     /// Starts serving the v2 tree of `node`.
     pub fn start(node: &Node) -> Arc<Self> {
-        let v2 =
-            Arc::new(Self { hub: Arc::default(), counters: Counters::default(), proven: Proven::default() });
+        let v2 = Arc::new(Self {
+            hub: Arc::default(),
+            counters: Counters::default(),
+            proven: Proven::default(),
+            since: Since::start(node),
+        });
         let told = Arc::clone(&v2);
         node.set_v2_sink(Box::new(move |applied| match applied {
             V2Applied::Write(kind, succeeded) => told.counters.count_write(kind, succeeded),
@@ -92,7 +97,7 @@ async fn route(asked: Asked<'_>) -> Response<Body> {
     }
     match path {
         b"/v2/machines" => members::machines(&asked),
-        b"/v2/stats/store" => stats::answer(&asked),
+        b"/v2/stats/store" | b"/v2/stats/self" => stats::answer(&asked),
         _ => not_found(),
     }
 }

@@ -1,12 +1,16 @@
 //! `/v2/stats`: what this member has counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
 use proa_etcd_api::command::{V2Event, v2_event::Action, v2_write::Kind};
+use proa_etcd_api::v2::json::{push_text, time};
 use tonic::body::Body;
 
-use super::{Asked, reply};
+use super::{Asked, now_ns, reply};
+use crate::node::Node;
 
 /// Requests since the start, by kind and success.
 #[derive(Default)]
@@ -81,11 +85,103 @@ impl Counters {
     }
 }
 
+/// Since when this member runs, and since when it has followed its leader.
+pub struct Since {
+    started_ns: i64,
+    leader: Mutex<Leader>,
+}
+
+struct Leader {
+    id: u64,
+    since_ns: i64,
+    since: Instant,
+}
+
+impl Since {
+    /// Looks at `node` from now on, for as long as it lives.
+    pub fn start(node: &Node) -> Arc<Self> {
+        let leader = Leader { id: 0, since_ns: now_ns(), since: Instant::now() };
+        let since = Arc::new(Self { started_ns: now_ns(), leader: Mutex::new(leader) });
+        let (told, mut status) = (Arc::clone(&since), node.status());
+        tokio::spawn(async move {
+            loop {
+                told.note(status.borrow_and_update().leader_id);
+                if status.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        since
+    }
+
+    fn note(&self, id: u64) {
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        if leader.id != id {
+            *leader = Leader { id, since_ns: now_ns(), since: Instant::now() };
+        }
+    }
+
+    /// Source: etcd's `v2stats.ServerStats`, without the counts of raft
+    /// messages, which nobody counts here.
+    fn json(&self, node: &Node) -> Vec<u8> {
+        let (id, is_leader) = {
+            let status = node.status();
+            let status = status.borrow();
+            (status.member_id, status.is_leader)
+        };
+        let members = node.members();
+        let name = members.iter().find(|member| member.id == id).map_or("", |member| member.name.as_str());
+        let state = if is_leader { "StateLeader" } else { "StateFollower" };
+        let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let leader_id = if leader.id == 0 { String::new() } else { format!("{:x}", leader.id) };
+        let mut out = b"{\"name\":".to_vec();
+        push_text(&mut out, name.as_bytes());
+        let rest = format!(
+            ",\"id\":\"{id:x}\",\"state\":\"{state}\",\"startTime\":\"{}\",\"leaderInfo\":{{\"leader\":\"{leader_id}\",\
+             \"uptime\":\"{}\",\"startTime\":\"{}\"}}}}",
+            time(self.started_ns),
+            go_duration(leader.since.elapsed()),
+            time(leader.since_ns)
+        );
+        out.extend_from_slice(rest.as_bytes());
+        out
+    }
+}
+
+/// A duration as Go writes it, from seconds up: `1h2m3.5s`.
+fn go_duration(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let fraction = format!(".{nanos:09}");
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    let tail = format!("{}{fraction}s", seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => tail,
+        (0, minutes) => format!("{minutes}m{tail}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{tail}"),
+    }
+}
+
 /// Answers a request below `/v2/stats/`.
 pub fn answer(asked: &Asked<'_>) -> Response<Body> {
     if asked.method != Method::GET {
         return reply::wrong_method("GET");
     }
-    let body = asked.v2.counters.json(asked.v2.hub.waiting());
-    reply::json(StatusCode::OK, body.into_bytes())
+    let body = match asked.path.as_slice() {
+        b"/v2/stats/self" => asked.v2.since.json(&asked.front.node),
+        _ => asked.v2.counters.json(asked.v2.hub.waiting()).into_bytes(),
+    };
+    reply::json(StatusCode::OK, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (ms, want) in [(0, "0s"), (1_500, "1.5s"), (60_000, "1m0s"), (3_723_004, "1h2m3.004s")] {
+            assert_eq!(go_duration(Duration::from_millis(ms)), want);
+        }
+    }
 }
