@@ -213,7 +213,8 @@ impl Disk for SimDisk {
         let file = self.file(path)?;
         let state = self.0.borrow();
         let mut bytes = state.seen.files[&file].clone();
-        if state.planted == Some(Planted::TornTailCutTooFar) {
+        let newest = state.seen.names.keys().rfind(|name| name.extension() == path.extension());
+        if state.planted == Some(Planted::TornTailCutTooFar) && newest.is_some_and(|it| it == path) {
             cut_too_far(&mut bytes);
         }
         Ok(bytes)
@@ -302,7 +303,9 @@ fn cut_too_far(segment: &mut [u8]) {
         }
         (at, chain) = (next, chained);
     }
-    if last > HEADER_BYTES && segment[end..].iter().any(|byte| *byte != 0) {
+    let is_commit = |at: &usize| record::commit_at(segment, *at, header.salt).is_some();
+    let is_torn = at > end || (end..segment.len()).step_by(record::ALIGNMENT).any(|at| is_commit(&at));
+    if last > HEADER_BYTES && is_torn {
         segment[last..end].fill(0);
     }
 }

@@ -9,6 +9,8 @@ use proa_etcd_store::hash_kv;
 
 /// How long members have, once all is well, to agree.
 const PEACE_US: u64 = 60 * SECOND;
+/// How long a crash waits for a write to hit.
+const DOOM_US: u64 = 500 * MS;
 
 impl World {
     pub(super) fn strike(&mut self, number: usize) -> Result<(), String> {
@@ -17,18 +19,26 @@ impl World {
         match fault {
             Fault::Crash { machines, down_us } => {
                 for at in machines {
-                    self.crash(at);
-                    let down = down_us / 2 + self.random.below(down_us);
-                    self.after(down, Event::Restart { at });
+                    let at = self.aim(at);
+                    // A crash is worst in the middle of a write.
+                    if self.random.chance(600) && self.machines[at].process.is_some() {
+                        self.machines[at].doomed = Some(down_us);
+                        self.after(DOOM_US, Event::Doom { at });
+                    } else {
+                        self.crash_for(at, down_us);
+                    }
                 }
             }
             Fault::Cut { from, to, both, us } => {
+                let from = self.aim(from);
+                let to = self.aim_at_other(from, to);
                 self.cut(from, to, us);
                 if both {
                     self.cut(to, from, us);
                 }
             }
             Fault::Isolate { machine, us } => {
+                let machine = self.aim(machine);
                 for other in 0..self.machines.len() {
                     self.cut(machine, other, us);
                     self.cut(other, machine, us);
@@ -47,12 +57,35 @@ impl World {
                 self.machines[machine].apply_us = apply_us;
                 self.after(us, Event::Recover { at: machine });
             }
-            Fault::Pause { machine, us } => self.machines[machine].paused_until = self.now + us,
+            Fault::Pause { machine, us } => {
+                let machine = self.aim(machine);
+                self.machines[machine].paused_until = self.now + us;
+            }
             Fault::Transfer => return self.transfer(),
             Fault::Member => return self.change_members(),
             Fault::Compact => return self.compact(),
         }
         Ok(())
+    }
+
+    /// Whom a fault hits: more often than by chance, who leads.
+    fn aim(&mut self, machine: usize) -> usize {
+        if self.random.chance(300) { self.leader().unwrap_or(machine) } else { machine }
+    }
+
+    /// Mostly a machine that runs, rather than a spare.
+    fn aim_at_other(&mut self, from: usize, to: usize) -> usize {
+        let runs = |at: &usize| *at != from && self.machines[*at].process.is_some();
+        let running: Vec<usize> = (0..self.machines.len()).filter(runs).collect();
+        if self.random.chance(700) { self.random.pick(&running).copied().unwrap_or(to) } else { to }
+    }
+
+    /// A machine crashes, and its power is back after about so long.
+    pub(super) fn crash_for(&mut self, at: usize, down_us: u64) {
+        self.machines[at].doomed = None;
+        self.crash(at);
+        let down = down_us / 2 + self.random.below(down_us);
+        self.after(down, Event::Restart { at });
     }
 
     /// Ends all faults, lets everybody come back and agree.

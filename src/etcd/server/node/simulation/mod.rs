@@ -28,6 +28,7 @@ mod history;
 mod network;
 mod plan;
 mod process;
+mod queue;
 mod random;
 mod runs;
 mod traffic;

@@ -35,6 +35,11 @@ use crate::node::writer::ToWriter;
 /// What a process announced to its watchers: revision and events.
 type Announced = Arc<Mutex<Vec<(i64, Arc<Vec<Event>>)>>>;
 
+/// Longest time that a write to the disk takes when all is well.
+pub(super) const USUAL_DISK_US: u64 = 4_000;
+/// Longest time that applying takes.
+pub(super) const USUAL_APPLY_US: u64 = 200;
+
 /// What a client waits for at a member.
 pub(super) enum Waits {
     Write(oneshot::Receiver<Result<Reply, EtcdError>>),
@@ -81,6 +86,8 @@ pub(super) struct Machine {
     /// Length of its ticks, 1000 is right.
     pub(super) clock_permille: u64,
     pub(super) paused_until: u64,
+    /// It crashes, for so long, as soon as it writes.
+    pub(super) doomed: Option<u64>,
     pub(super) disk_us: u64,
     pub(super) apply_us: u64,
 }
@@ -96,8 +103,9 @@ impl Machine {
             process: None,
             clock_permille: 1000,
             paused_until: 0,
-            disk_us: 300,
-            apply_us: 100,
+            doomed: None,
+            disk_us: USUAL_DISK_US,
+            apply_us: USUAL_APPLY_US,
         }
     }
 

@@ -13,7 +13,8 @@ use super::clients::Clients;
 use super::history::Operation;
 use super::network::{Link, Parcel};
 use super::plan::{MS, Plan, SECOND};
-use super::process::{Machine, cut_power};
+use super::process::{Machine, USUAL_APPLY_US, USUAL_DISK_US, cut_power};
+use super::queue::Scheduled;
 use super::random::Random;
 use super::{Counts, Planted};
 use crate::node::applier::{SCRUB_BUDGET, ToApplier};
@@ -37,34 +38,12 @@ pub(super) enum Event {
     Restart { at: usize },
     Heal { from: usize, to: usize },
     Recover { at: usize },
+    Doom { at: usize },
     Fault(usize),
     Client(usize),
     Impatient { client: usize, operation: usize },
     Watch(usize),
     Admin,
-}
-
-struct Scheduled {
-    time: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.number).cmp(&(other.time, other.number))
-    }
 }
 
 /// The same configuration, in the same words.
@@ -260,7 +239,12 @@ impl World {
             Event::Heal { from, to } => self.heal(from, to),
             Event::Recover { at } => {
                 let machine = &mut self.machines[at];
-                (machine.disk_us, machine.apply_us) = (300, 100);
+                (machine.disk_us, machine.apply_us) = (USUAL_DISK_US, USUAL_APPLY_US);
+            }
+            Event::Doom { at } => {
+                if let Some(down_us) = self.machines[at].doomed {
+                    self.crash_for(at, down_us);
+                }
             }
             Event::Fault(number) => return self.strike(number),
             Event::Client(client) => return self.client(client),
@@ -377,6 +361,10 @@ impl World {
         if writes {
             let took = 1 + self.random.below(self.machines[at].disk_us);
             self.after(took, Event::Written { at, life });
+        }
+        if writes && let Some(down_us) = self.machines[at].doomed {
+            self.crash_for(at, down_us);
+            return Ok(());
         }
         if applies {
             let took = 1 + self.random.below(self.machines[at].apply_us);
