@@ -18,7 +18,7 @@ const PLANTED: [Planted; 5] = [
     Planted::ConfChangeTwice,
 ];
 /// Seeds within which each planted bug must be found.
-const PLANTED_SEEDS: u64 = 400;
+const PLANTED_SEEDS: u64 = 2_000;
 /// Runs that a failure may take to be made smaller.
 const SHRINK_RUNS: usize = 120;
 
@@ -175,7 +175,10 @@ fn fresh_seeds_break_no_law() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             match run(&Plan::new(seed), None, false) {
                 Ok(counts) => lock(&sums).add(&counts),
-                Err(_) => *lock(&failed) = Some(seed),
+                Err(failure) => {
+                    eprintln!("seed {seed} breaks a law: {}", failure.law);
+                    *lock(&failed) = Some(seed);
+                }
             }
             if lock(&failed).is_some() {
                 return;
@@ -230,15 +233,21 @@ fn a_seed_is_the_same_run_every_time() {
 #[test]
 fn planted_bugs_are_found() {
     keep_panics();
-    for planted in PLANTED {
-        let found = (1..=PLANTED_SEEDS)
-            .find_map(|seed| run(&Plan::new(seed), Some(planted), false).err().map(|it| (seed, it.law)));
-        match found {
-            Some((seed, law)) => {
-                let law: String = law.chars().take(160).collect();
-                eprintln!("{planted:?} is found at seed {seed}: {law}");
-            }
-            None => panic!("{planted:?} is not found within {PLANTED_SEEDS} seeds"),
+    std::thread::scope(|scope| {
+        for planted in PLANTED {
+            let named = std::thread::Builder::new().name(format!("simulation {planted:?}"));
+            named.spawn_scoped(scope, move || find(planted)).expect("a thread can be started");
+        }
+    });
+}
+
+/// Runs seeds until one fails with the bug.
+fn find(planted: Planted) {
+    for seed in 1..=PLANTED_SEEDS {
+        if let Err(Failure { law, .. }) = run(&Plan::new(seed), Some(planted), false) {
+            let law: String = law.chars().take(160).collect();
+            return eprintln!("{planted:?} is found at seed {seed}: {law}");
         }
     }
+    panic!("{planted:?} is not found within {PLANTED_SEEDS} seeds");
 }
