@@ -7,9 +7,9 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::endpoint::Members;
 use crate::error::{Error, classify};
 use crate::login::Login;
+use crate::route::Route;
 use crate::tls::ClientTls;
 
 /// How long a client waits.
@@ -40,7 +40,7 @@ pub(crate) enum Repeat {
 
 /// What all clones of a client share.
 pub(crate) struct Caller {
-    pub(crate) members: Arc<Members>,
+    pub(crate) members: Arc<Route>,
     pub(crate) timeouts: Timeouts,
     pub(crate) login: Option<Login>,
 }
@@ -51,7 +51,7 @@ impl Caller {
         timeouts: Timeouts,
         tls: Option<&ClientTls>,
     ) -> Result<Arc<Self>, Error> {
-        let members = Arc::new(Members::new(endpoints, timeouts.connect, tls)?);
+        let members = Route::new(endpoints, timeouts, tls)?;
         Ok(Arc::new(Self { members, timeouts, login: None }))
     }
 
@@ -79,6 +79,7 @@ impl Caller {
                 continue;
             }
             let Err(error @ Error::Unavailable { .. }) = answer else {
+                self.members.answered();
                 return answer;
             };
             self.members.leave(number);

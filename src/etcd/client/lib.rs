@@ -11,6 +11,7 @@ mod keep_alive;
 mod login;
 mod pb;
 mod queue;
+mod route;
 pub mod tls;
 mod watch;
 
@@ -152,6 +153,21 @@ impl Client {
         let Caller { members, timeouts, .. } = &*self.caller;
         let login = Some(Login::new(name, password));
         Self { caller: Arc::new(Caller { members: Arc::clone(members), timeouts: *timeouts, login }) }
+    }
+
+    /// Lets this client, and all its clones, ask the other members of the
+    /// cluster while none of its endpoints answers. It reads their client URLs
+    /// from the member list, and goes back to its endpoints when one of them
+    /// serves again.
+    #[must_use]
+    pub fn falling_back(self) -> Self {
+        self.caller.members.allow_away();
+        self
+    }
+
+    /// The other members that [`Client::falling_back`] has found.
+    pub fn fallback_endpoints(&self) -> Vec<String> {
+        self.caller.members.learned()
     }
 
     calls! {

@@ -66,7 +66,8 @@ impl Store {
     /// # Errors
     /// When an endpoint is none.
     pub fn new(endpoints: &[String], prefix: &str, timeouts: Timeouts) -> Result<Self, Error> {
-        let client = Client::with_timeouts(endpoints, timeouts)?;
+        // A machine whose own member is down is no lost machine.
+        let client = Client::with_timeouts(endpoints, timeouts)?.falling_back();
         let slash = if prefix.ends_with('/') { "" } else { "/" };
         Ok(Self { client, prefix: format!("{prefix}{slash}") })
     }
