@@ -45,7 +45,11 @@ pub const GLOBAL: &[Flag] = &[
     value("keepalive-timeout", "accepted, without effect: a ping may take 5s"),
     switch("hex", "print keys and values as hexadecimal bytes"),
     switch("debug", "accepted, without effect"),
-    switch("insecure-transport", "only true: there is no TLS yet"),
+    value("cacert", "members must have a certificate of these CAs (default: the system's)"),
+    value("cert", "our own certificate, with its chain"),
+    value("key", "the key of --cert"),
+    switch("insecure-skip-tls-verify", "believe any certificate"),
+    switch("insecure-transport", "no TLS to endpoints without a scheme (default true)"),
     switch("insecure-discovery", "accepted, without effect"),
     value("user", "NAME, or NAME:PASSWORD: who asks (prompts for a password that is not given)"),
     value("password", "the password of --user"),
@@ -53,8 +57,7 @@ pub const GLOBAL: &[Flag] = &[
 ];
 
 /// Flags of etcdctl that cannot be honoured yet.
-const REFUSED: &[&str] =
-    &["cacert", "cert", "key", "discovery-srv", "discovery-srv-name", "insecure-skip-tls-verify"];
+const REFUSED: &[&str] = &["discovery-srv", "discovery-srv-name"];
 
 /// The flags that a command line may have.
 pub struct Tables<'a> {
@@ -235,7 +238,7 @@ mod tests {
             ("--foo=1",    "unknown flag: --foo"),
             ("a --rev",    "flag needs an argument: --rev"),
             ("--prefix=x", "invalid argument \"x\" for \"--prefix\" flag: give true or false"),
-            ("--cacert x", "--cacert is not supported yet, leave it out"),
+            ("--discovery-srv x", "--discovery-srv is not supported yet, leave it out"),
         ];
         for (line, want) in rows {
             assert_eq!(parse(line).unwrap_err().text, want, "{line}");

@@ -17,6 +17,7 @@ mod print;
 mod role;
 mod session;
 mod terminal;
+mod tls;
 mod txn;
 mod user;
 mod v2;
@@ -27,6 +28,7 @@ use std::io::Write as _;
 use std::pin::Pin;
 use std::process::ExitCode;
 
+use proa_etcd_client::tls::TlsFiles;
 use proa_etcd_client::{Client, Timeouts};
 
 use crate::Applet;
@@ -45,6 +47,7 @@ struct Context {
     client: Client,
     endpoints: Vec<String>,
     timeouts: Timeouts,
+    tls: Option<TlsFiles>,
     args: Args,
     printer: Printer,
     login: Option<Login>,
@@ -59,12 +62,20 @@ struct Login {
 impl Context {
     /// A client of other endpoints, with this run's settings.
     fn connect(&self, endpoints: &[String]) -> Result<Client, Failure> {
-        connect(endpoints, self.timeouts, self.login.as_ref())
+        connect(endpoints, self.timeouts, self.tls.clone(), self.login.as_ref())
     }
 }
 
-fn connect(endpoints: &[String], timeouts: Timeouts, login: Option<&Login>) -> Result<Client, Failure> {
-    let client = Client::with_timeouts(endpoints, timeouts)?;
+fn connect(
+    endpoints: &[String],
+    timeouts: Timeouts,
+    tls: Option<TlsFiles>,
+    login: Option<&Login>,
+) -> Result<Client, Failure> {
+    let client = match tls {
+        None => Client::with_timeouts(endpoints, timeouts)?,
+        Some(files) => Client::with_tls(endpoints, timeouts, files)?,
+    };
     Ok(match login {
         Some(Login { name, password }) => client.as_user(name, password),
         None => client,
@@ -177,9 +188,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
     }
     let format = Format::parse(&setting(&args, "write-out").unwrap_or_else(|| "simple".to_owned()))?;
     let is_on = |name| setting(&args, name).is_some_and(|value| args::is_true(&value));
-    if setting(&args, "insecure-transport").is_some_and(|value| !args::is_true(&value)) {
-        return Err(Failure::flag("--insecure-transport=false is not supported yet: there is no TLS"));
-    }
+    let tls = tls::files(&args)?;
     let printer = Printer { format, hex: is_on("hex"), value_only: args.is_on("print-value-only") };
     let endpoints = setting(&args, "endpoints").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
     let endpoints: Vec<String> = endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
@@ -189,12 +198,12 @@ fn run(words: &[String]) -> Result<(), Failure> {
         request: duration(&args, "command-timeout")?.unwrap_or(usual.request),
     };
     let login = login(&args)?;
-    let client = connect(&endpoints, timeouts, login.as_ref())?;
+    let client = connect(&endpoints, timeouts, tls.clone(), login.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::error(format!("starting: {error}")))?;
-    let context = Context { client, endpoints, timeouts, args, printer, login };
+    let context = Context { client, endpoints, timeouts, tls, args, printer, login };
     runtime.block_on((command.run)(&context))
 }
 
