@@ -14,6 +14,7 @@ use proa_base::{
     machine,
     settings::{BadSetting, Program, Setting, Settings, checks, read_file},
 };
+use proa_etcd_client::tls::TlsFiles;
 
 /// Where fleetd looks for its file when `-config` is not given.
 pub const CONFIG_FILE: &str = "/etc/fleet/fleet.conf";
@@ -29,6 +30,9 @@ pub const PROGRAM: Program = Program {
     env: "FLEET",
     settings: &[
         setting("etcd-servers", "http://127.0.0.1:2379", "members of the store, parted by commas", servers),
+        setting("etcd-cafile", "", "members must have a certificate of these CAs", checks::any),
+        setting("etcd-certfile", "", "our certificate for the store, with its chain", checks::any),
+        setting("etcd-keyfile", "", "the key of etcd-certfile", checks::any),
         setting("etcd-key-prefix", "/proa/fleet/", "where the registry lives in the store", prefix),
         setting("etcd-request-timeout", "5", "seconds to wait for the store", seconds),
         setting("engine-reconcile-interval", "2.0", "seconds between two looks of the engine", seconds),
@@ -68,8 +72,10 @@ const fn switch(name: &'static str, help: &'static str, check: fn(&str) -> Resul
 /// fleetd's settings as values.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Members of the store: `http://HOST:PORT`.
+    /// Members of the store: `http://HOST:PORT` or `https://HOST:PORT`.
     pub etcd_servers: Vec<String>,
+    /// Whom to trust and what to show where TLS is spoken with them.
+    pub etcd_tls: Option<TlsFiles>,
     /// Prefix of every key in the store.
     pub key_prefix: String,
     /// How long one request to the store may take.
@@ -107,6 +113,14 @@ pub struct Config {
 /// Why fleetd cannot start with what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum BadConfig {
+    /// A certificate without its key, or the other way round.
+    #[error("{given} needs {missing} too")]
+    NoPair {
+        /// What was given.
+        given: &'static str,
+        /// What was not.
+        missing: &'static str,
+    },
     /// A setting is wrong.
     #[error(transparent)]
     Setting(#[from] BadSetting),
@@ -171,6 +185,7 @@ impl Config {
             .or_else(|| listen.as_deref().and_then(|listen| reachable(listen, public_ip)));
         Ok(Self {
             etcd_servers: list(settings.get("etcd-servers")),
+            etcd_tls: tls(settings)?,
             key_prefix: settings.get("etcd-key-prefix").to_owned(),
             request_timeout: Duration::from_secs_f64(settings.parsed("etcd-request-timeout")),
             reconcile_interval: Duration::from_secs_f64(settings.parsed("engine-reconcile-interval")),
@@ -189,6 +204,20 @@ impl Config {
             watches: !settings.is_on("disable-watches"),
         })
     }
+}
+
+/// Source: fleet 1.0, `etcd_cafile`, `etcd_certfile`, `etcd_keyfile`.
+fn tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {
+    let path = |name: &str| some(settings.get(name)).map(PathBuf::from);
+    let identity = match (path("etcd-certfile"), path("etcd-keyfile")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(BadConfig::NoPair { given: "etcd-certfile", missing: "etcd-keyfile" }),
+        (None, Some(_)) => return Err(BadConfig::NoPair { given: "etcd-keyfile", missing: "etcd-certfile" }),
+    };
+    let trusted_ca = path("etcd-cafile");
+    let is_wanted = identity.is_some() || trusted_ca.is_some();
+    Ok(is_wanted.then(|| TlsFiles { trusted_ca, identity, ..TlsFiles::default() }))
 }
 
 /// Parts `-config FILE` from the flags that the settings table knows.
@@ -264,9 +293,10 @@ fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn servers(value: &str) -> Result<(), String> {
-    let right = "give http://HOST:PORT, parted by commas".to_owned();
+    let right = "give http://HOST:PORT or https://HOST:PORT, parted by commas".to_owned();
     let good = |url: &String| {
         url.strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"))
             .and_then(|rest| rest.trim_end_matches('/').rsplit_once(':'))
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
     };
@@ -364,8 +394,8 @@ mod tests {
     fn bad_values_are_named_with_what_is_right() {
         #[rustfmt::skip]
         let cases = [
-            ("--etcd-servers=localhost",  "--etcd-servers: bad value \"localhost\": give http://HOST:PORT, parted by commas"),
-            ("--etcd-servers=http://a:0", "--etcd-servers: bad value \"http://a:0\": give http://HOST:PORT, parted by commas"),
+            ("--etcd-servers=localhost",  "--etcd-servers: bad value \"localhost\": give http://HOST:PORT or https://HOST:PORT, parted by commas"),
+            ("--etcd-servers=http://a:0", "--etcd-servers: bad value \"http://a:0\": give http://HOST:PORT or https://HOST:PORT, parted by commas"),
             ("--agent-ttl=30",            "--agent-ttl: bad value \"30\": give a time from 2s to 1h, such as 30s"),
             ("--agent-ttl=1s",            "--agent-ttl: bad value \"1s\": give a time from 2s to 1h, such as 30s"),
             ("--public-ip=me",            "--public-ip: bad value \"me\": give an IP address"),

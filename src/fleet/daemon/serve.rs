@@ -57,7 +57,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let timeouts = Timeouts { connect: CONNECT_TIMEOUT, request: config.request_timeout };
-    let store = Store::new(&config.etcd_servers, &config.key_prefix, timeouts)?;
+    let store = Store::new(&config.etcd_servers, config.etcd_tls.clone(), &config.key_prefix, timeouts)?;
     let dir = UnitsDir::open(&config.units_directory)?;
     let (listeners, own_socket) = listen(&config).await?;
 

@@ -9,6 +9,7 @@ use proa_etcd_api::{
     },
     mvccpb::{self, KeyValue},
 };
+use proa_etcd_client::tls::TlsFiles;
 use proa_etcd_client::{Client, Error, Timeouts, Watch, WatchItem, prefix_range};
 use proa_fleet_model::{
     registry::{Entry, Event, Key, LeaseId, PREFIX, Revision},
@@ -65,9 +66,18 @@ impl Store {
     ///
     /// # Errors
     /// When an endpoint is none.
-    pub fn new(endpoints: &[String], prefix: &str, timeouts: Timeouts) -> Result<Self, Error> {
+    pub fn new(
+        endpoints: &[String],
+        tls: Option<TlsFiles>,
+        prefix: &str,
+        timeouts: Timeouts,
+    ) -> Result<Self, Error> {
+        let client = match tls {
+            None => Client::with_timeouts(endpoints, timeouts)?,
+            Some(files) => Client::with_tls(endpoints, timeouts, files)?,
+        };
         // A machine whose own member is down is no lost machine.
-        let client = Client::with_timeouts(endpoints, timeouts)?.falling_back();
+        let client = client.falling_back();
         let slash = if prefix.ends_with('/') { "" } else { "/" };
         Ok(Self { client, prefix: format!("{prefix}{slash}") })
     }
