@@ -1,9 +1,8 @@
 //! `etcd`: one member of the store.
 
-use std::{io, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
-use proa_base::settings::read_file;
-use proa_etcd_server::settings::PROGRAM;
+use proa_etcd_server::settings::{PROGRAM, settle_here};
 
 use crate::Applet;
 
@@ -16,6 +15,7 @@ const FILE: &str = "/etc/proa/etcd.conf";
 
 fn main(args: Vec<String>) -> ExitCode {
     match args.first().map(|word| word.trim_start_matches('-')) {
+        Some("gateway") => return proa_etcd_server::relay::gateway(&args[1..]),
         Some("help" | "h") => {
             print!("{}", PROGRAM.help());
             println!("The file is {FILE}, if there is one.");
@@ -29,15 +29,7 @@ fn main(args: Vec<String>) -> ExitCode {
         }
         Some(_) | None => {}
     }
-    let file = match std::fs::read_to_string(FILE) {
-        Ok(text) => read_file(&text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => {
-            eprintln!("etcd: cannot read {FILE}: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match PROGRAM.settle_here(&args, &file) {
+    match settle_here(&args, Path::new(FILE)) {
         Ok(settings) => proa_etcd_server::run(&settings),
         Err(error) => proa_base::cli::fail("etcd", &error),
     }

@@ -1,6 +1,5 @@
 //! Finding the cluster on the local network: beacons by UDP multicast around
-//! the pure [`proa_etcd_replica::founding`], and a gateway to the members for
-//! machines that are not one.
+//! the pure [`proa_etcd_replica::founding`].
 //!
 //! Beacons are not authenticated: like the cluster's traffic they belong on a
 //! private network. What they can do is bounded: a member with data never
@@ -11,7 +10,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proa_base::ids::MachineId;
@@ -20,8 +18,8 @@ use proa_etcd_replica::founding::{
     BEACON_MS, Beacon, Cluster, Decision, Founding, MAX_SIZE, Machines, Myself, Promise,
 };
 use prost::Message as _;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::node::{Node, NodeError, write_durably};
@@ -40,10 +38,6 @@ const MAX_CLIENT_URLS: usize = 4;
 const REFRESH: Duration = Duration::from_millis(1_000);
 /// Members kept in mind while standing by: those of now, and some of before.
 const MAX_MEMBERS: usize = 4 * MAX_SIZE;
-/// Connections of the gateway at a time.
-const MAX_GATEWAY_CONNECTIONS: usize = 1_024;
-/// Longest wait for one member to take a connection.
-const GATEWAY_DIAL: Duration = Duration::from_secs(1);
 
 /// What is needed to find the others.
 #[derive(Clone, Debug)]
@@ -254,39 +248,6 @@ fn urls_of<'a>(beacons: impl Iterator<Item = &'a Beacon>, cluster: &Cluster) -> 
         peers.push(beacon.peer_url.clone());
     }
     (clients, peers)
-}
-
-/// Passes every connection on to a member; the next one when one does not answer.
-pub async fn gateway(listener: &TcpListener, client_urls: watch::Receiver<Vec<String>>) {
-    let slots = Arc::new(Semaphore::new(MAX_GATEWAY_CONNECTIONS));
-    let mut turn = 0_usize;
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let Ok((client, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: some will be given back.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        turn = turn.wrapping_add(1);
-        let mut urls = client_urls.borrow().clone();
-        let shift = turn % urls.len().max(1);
-        urls.rotate_left(shift);
-        tokio::spawn(async move {
-            pass_on(client, &urls).await;
-            drop(slot);
-        });
-    }
-}
-
-async fn pass_on(mut client: TcpStream, urls: &[String]) {
-    for url in urls {
-        let Ok(address) = authority(url) else { continue };
-        let Ok(Ok(mut member)) = timeout(GATEWAY_DIAL, TcpStream::connect(address)).await else { continue };
-        // Either end may vanish at any time; the other is closed then.
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut member).await;
-        return;
-    }
-    tracing::warn!("no member of the cluster takes a connection ({} known)", urls.len());
 }
 
 fn open(config: &LanConfig) -> io::Result<UdpSocket> {

@@ -3,9 +3,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::net::SocketAddr;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn machine(number: u64) -> MachineId {
     format!("{:032x}", number + 1).parse().unwrap()
@@ -65,34 +63,6 @@ async fn three_of_four_machines_found_one_cluster_and_the_fourth_stands_by() {
     // The promise outlives the process.
     let promise = read_promise(&config(1, 0, 3, &folder).promise_path()).unwrap();
     assert_eq!(promise.committed, Some(founded[0].cluster().founders));
-}
-
-#[tokio::test]
-async fn the_gateway_goes_on_to_the_next_member() {
-    let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = |address: SocketAddr| format!("http://{address}");
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let urls = vec![url(dead.local_addr().unwrap()), url(member.local_addr().unwrap())];
-    drop(dead);
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = member.accept().await.unwrap();
-            let mut word = [0; 4];
-            stream.read_exact(&mut word).await.unwrap();
-            stream.write_all(&[b"re: ", &word[..]].concat()).await.unwrap();
-        }
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (_sender, receiver) = watch::channel(urls);
-    tokio::spawn(async move { gateway(&listener, receiver).await });
-    for _ in 0..4 {
-        let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(b"ping").await.unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "re: ping");
-    }
 }
 
 fn set() -> impl Strategy<Value = Option<Machines>> {

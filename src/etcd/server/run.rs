@@ -10,14 +10,15 @@ use proa_etcd_client::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::auth::{Auth, BadTokenKey, Jwt};
 use crate::config::{BadConfig, Config, Machine, ServerPlan, Start};
+use crate::discovery::DiscoveryError;
 use crate::grpc::{self, Front, Limits};
-use crate::lan::{self, Discovered, LanConfig, LanError};
+use crate::lan::{self, LanConfig, LanError};
 use crate::lessor::Lessor;
-use crate::node::{Bootstrap, Node, NodeConfig, ReadView, is_member};
+use crate::node::{Bootstrap, Node, NodeConfig, ReadView};
+use crate::place::{self, Place};
 use crate::space::{self, Space};
 use crate::tls::{Listen, PeerTls, ServerTls};
 use crate::v2::V2;
@@ -61,6 +62,9 @@ pub enum RunError {
     /// The others cannot be looked for.
     #[error(transparent)]
     Lan(#[from] LanError),
+    /// The first members were not found by their token.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// The member stopped itself to keep its data safe.
     #[error("stopped: {0}")]
     Stopped(Arc<str>),
@@ -132,13 +136,13 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let metrics_listeners = open_all(&config.listen_metrics)?;
     let lan = lan_config(config, machine)?;
     let place = tokio::select! {
-        place = find_place(config, lan.as_ref()) => place?,
+        place = place::find(config, lan.as_ref(), peer_tls.client.clone()) => place?,
         () = signals.stop() => return Ok(()),
     };
     let bootstrap = match place {
         Place::Member(bootstrap) => bootstrap,
         Place::Standby(standby) => tokio::select! {
-            bootstrap = stand_by(standby, lan.as_ref(), &listeners, &peer_tls) => bootstrap,
+            bootstrap = place::stand_by(standby, lan.as_ref(), &listeners, &peer_tls) => bootstrap,
             () = signals.stop() => return Ok(()),
         },
     };
@@ -178,59 +182,6 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
             Err(RunError::Stopped(why.unwrap_or_else(|| "the node has ended".into())))
         }
     }
-}
-
-/// What this machine is to its cluster.
-enum Place {
-    Member(Bootstrap),
-    /// Others are the members.
-    Standby(Standby),
-}
-
-/// A cluster that runs without this machine.
-struct Standby {
-    cluster_id: u64,
-    client_urls: watch::Receiver<Vec<String>>,
-    peer_urls: watch::Receiver<Vec<String>>,
-}
-
-/// Passes clients on to the members until this machine may be one of them.
-async fn stand_by(
-    standby: Standby,
-    lan: Option<&LanConfig>,
-    listeners: &[(TcpListener, Option<Arc<ServerTls>>)],
-    tls: &PeerTls,
-) -> Bootstrap {
-    let lan = lan.expect("only who looked for others on the network stands by");
-    let pass_on = listeners.iter().map(|(listener, _)| lan::gateway(listener, standby.client_urls.clone()));
-    tokio::select! {
-        others = enter::seek(lan, standby.cluster_id, tls, standby.peer_urls) => Bootstrap::Join { others },
-        _ = futures_util::future::join_all(pass_on) => unreachable!("a gateway accepts for ever"),
-    }
-}
-
-async fn find_place(config: &Config, lan: Option<&LanConfig>) -> Result<Place, RunError> {
-    if let Some(lan) = lan {
-        if is_member(&config.data_dir) {
-            return Ok(Place::Member(Bootstrap::Existing));
-        }
-        // The others may take long to come: no reason to start this one anew.
-        tell_systemd();
-        return Ok(match lan::discover(lan).await? {
-            Discovered::Founded(founded) => Place::Member(Bootstrap::Founded(founded)),
-            Discovered::Standby { cluster_id, client_urls, peer_urls } => {
-                Place::Standby(Standby { cluster_id, client_urls, peer_urls })
-            }
-        });
-    }
-    Ok(Place::Member(match &config.start {
-        Start::Join(cluster) => {
-            let others = cluster.0.iter().filter(|(name, _)| **name != config.name);
-            Bootstrap::Join { others: others.flat_map(|(_, urls)| urls.clone()).collect() }
-        }
-        Start::New(cluster) => Bootstrap::New { token: config.token.clone(), members: cluster.0.clone() },
-        Start::Discover(_) => Bootstrap::Existing,
-    }))
 }
 
 fn lan_config(config: &Config, machine: &Machine) -> Result<Option<LanConfig>, RunError> {
@@ -349,7 +300,7 @@ impl Past for Node {
 /// Tells systemd that clients are served. A cut-off machine must not be started
 /// anew again and again for having no leader: what counts is a member that
 /// answers, not a cluster.
-fn tell_systemd() {
+pub(crate) fn tell_systemd() {
     if let Err(error) = proa_base::notify::notify("READY=1") {
         tracing::warn!("telling systemd: {error}");
     }

@@ -1,12 +1,11 @@
 //! From settled settings to what one member is started with.
 
+mod start;
 mod tls;
 pub mod url;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use proa_base::settings::{Settings, Source};
@@ -14,70 +13,13 @@ use proa_base::settings::{Settings, Source};
 use crate::auth::{AuthConfig, TokenKind};
 use crate::metrics::Detail;
 use crate::tls::Listen;
+pub use start::{Cluster, Discovery, Fallback, Registration, Start, V3Token};
 pub use tls::{PeerPlan, ServerPlan};
 
 /// Space for data when `--quota-backend-bytes` is 0. Source: etcd's `DefaultQuotaBytes`.
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 /// Source: etcd's check of `--election-timeout`.
 const MAX_ELECTION_MS: u64 = 50_000;
-
-/// The value of `--initial-cluster`: peer URLs by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster(pub BTreeMap<String, Vec<String>>);
-
-impl FromStr for Cluster {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for item in text.split(',').filter(|item| !item.is_empty()) {
-            let Some((name, peer_url)) = item.split_once('=') else {
-                return Err(format!("give NAME=URL,NAME=URL; {item:?} has no ="));
-            };
-            url::parse(peer_url).map_err(|right| format!("{peer_url:?}: {right}"))?;
-            members.entry(name.to_owned()).or_default().push(peer_url.trim_end_matches('/').to_owned());
-        }
-        Ok(Self(members))
-    }
-}
-
-/// The value of `--discovery`: find each other on the local network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discovery {
-    /// Keeps clusters on one network apart.
-    pub cluster: String,
-    /// How many machines found the cluster, 1 to 9.
-    pub size: usize,
-}
-
-impl FromStr for Discovery {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "give lan://NAME?size=N with N from 1 to 9".to_owned();
-        let rest = text.strip_prefix("lan://").ok_or_else(wrong)?;
-        let (cluster, size) = rest.split_once("?size=").ok_or_else(wrong)?;
-        let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if cluster.is_empty() || cluster.len() > 64 || !cluster.chars().all(is_word) {
-            return Err("the NAME of lan://NAME?size=N is 1 to 64 letters, digits, - _ or .".to_owned());
-        }
-        match size.parse() {
-            Ok(size @ 1..=9) => Ok(Self { cluster: cluster.to_owned(), size }),
-            Ok(_) | Err(_) => Err(wrong()),
-        }
-    }
-}
-
-/// How a member with a new data dir finds its cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// The first members are listed.
-    New(Cluster),
-    /// A running cluster has added this member.
-    Join(Cluster),
-    /// By beacons on the local network.
-    Discover(Discovery),
-}
 
 /// When history is given up without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +127,7 @@ impl Config {
     /// # Errors
     /// [`BadConfig`] when two settings contradict each other.
     pub fn new(settings: &Settings, machine: &Machine) -> Result<Self, BadConfig> {
-        let discovery = discovery_of(settings);
+        let discovery = start::lan(settings);
         let name = match (settings.get("name"), &discovery) {
             ("", Some(_)) => machine.host_name.clone(),
             ("", None) => "default".to_owned(),
@@ -201,7 +143,7 @@ impl Config {
         let advertise_peer_urls =
             advertise(settings, "initial-advertise-peer-urls", &listen_peer_urls, machine);
         let (heartbeat_ms, election_ms) = timing(settings)?;
-        let start = start(settings, discovery, &name, &advertise_peer_urls)?;
+        let start = start::choose(settings, discovery, &name, &advertise_peer_urls)?;
         let data_dir = match settings.get("data-dir") {
             "" => PathBuf::from(format!("{name}.etcd")),
             path => PathBuf::from(path),
@@ -251,13 +193,6 @@ impl Config {
     }
 }
 
-fn discovery_of(settings: &Settings) -> Option<Discovery> {
-    match settings.get("discovery") {
-        "" => None,
-        _ => Some(settings.parsed("discovery")),
-    }
-}
-
 /// The URLs to tell others: as set, else as listened on, with the machine's
 /// address in place of "any".
 fn advertise(settings: &Settings, name: &str, listen: &[String], machine: &Machine) -> Vec<String> {
@@ -291,43 +226,6 @@ fn timing(settings: &Settings) -> Result<(u64, u64), BadConfig> {
         return Err(BadConfig(text));
     }
     Ok((heartbeat_ms, election_ms))
-}
-
-fn start(
-    settings: &Settings,
-    discovery: Option<Discovery>,
-    name: &str,
-    peer_urls: &[String],
-) -> Result<Start, BadConfig> {
-    let given = settings.get("initial-cluster");
-    if let Some(discovery) = discovery {
-        if !given.is_empty() {
-            return Err(BadConfig("give --discovery or --initial-cluster, not both".to_owned()));
-        }
-        return Ok(Start::Discover(discovery));
-    }
-    let cluster = match given {
-        "" => Cluster([(name.to_owned(), peer_urls.to_vec())].into()),
-        _ => settings.parsed("initial-cluster"),
-    };
-    let Some(listed) = cluster.0.get(name) else {
-        let text = format!("--initial-cluster: no member is named {name:?}, which is --name; add {name}=URL");
-        return Err(BadConfig(text));
-    };
-    let (mut listed, mut own) = (listed.clone(), peer_urls.to_vec());
-    listed.sort();
-    own.sort();
-    if listed != own {
-        return Err(BadConfig(format!(
-            "--initial-cluster has {name}={} but --initial-advertise-peer-urls is {}; make them equal",
-            listed.join(","),
-            own.join(",")
-        )));
-    }
-    Ok(match settings.get("initial-cluster-state") {
-        "existing" => Start::Join(cluster),
-        _ => Start::New(cluster),
-    })
 }
 
 /// Source: etcd's `parseCompactionRetention`: a bare number is hours, or

@@ -4,8 +4,12 @@
 //! takes only the value that asks for nothing: a setting that would be ignored
 //! is worse than a refused one.
 
-use proa_base::settings::{Program, Setting, checks};
+use std::io;
+use std::path::{Path, PathBuf};
 
+use proa_base::settings::{BadSetting, Program, Setting, Settings, checks, read_file};
+
+mod file;
 mod rules;
 
 use crate::tls::{check_suites, check_version};
@@ -58,7 +62,41 @@ pub const PROGRAM: Program = Program {
         setting("initial-cluster", "", "the first members: NAME=URL,NAME=URL", initial_cluster),
         setting("initial-cluster-state", "new", "new, or existing to join a running cluster", cluster_state),
         setting("initial-cluster-token", "etcd-cluster", "keeps clusters of equal members apart", token),
-        setting("discovery", "", "find members on the local network: lan://NAME?size=N", discovery),
+        setting(
+            "discovery",
+            "",
+            "find the first members: lan://NAME?size=N on the local network, or by https://HOST/PATH/TOKEN",
+            discovery,
+        ),
+        setting("discovery-fallback", "proxy", "exit or proxy when the cluster is full", fallback),
+        setting(
+            "discovery-token",
+            "",
+            "find the first members by a token at --discovery-endpoints",
+            checks::any,
+        ),
+        setting(
+            "discovery-endpoints",
+            "",
+            "the cluster that knows the token, by its v3 API",
+            client_endpoints,
+        ),
+        setting("discovery-dial-timeout", "2s", "for the connection to it", checks::duration),
+        setting("discovery-request-timeout", "5s", "for its answer", checks::duration),
+        setting("discovery-keepalive-time", "2s", UNUSED, checks::duration),
+        setting("discovery-keepalive-timeout", "6s", UNUSED, checks::duration),
+        switch(
+            "discovery-insecure-transport",
+            "true",
+            "no TLS to endpoints without a scheme",
+            checks::boolean,
+        ),
+        switch("discovery-insecure-skip-tls-verify", "false", "believe any certificate", checks::boolean),
+        setting("discovery-cacert", "", "it must have a certificate of these CAs", checks::any),
+        setting("discovery-cert", "", "our certificate for it", checks::any),
+        setting("discovery-key", "", "the key of --discovery-cert", checks::any),
+        setting("discovery-user", "", "not supported", leave_out),
+        setting("discovery-password", "", "not supported", leave_out),
         setting("heartbeat-interval", "100", "milliseconds between heartbeats", checks::positive),
         setting(
             "election-timeout",
@@ -94,7 +132,17 @@ pub const PROGRAM: Program = Program {
         setting("grpc-keepalive-interval", "2h", UNUSED, checks::duration),
         setting("grpc-keepalive-timeout", "20s", UNUSED, checks::duration),
         setting("metrics", "basic", "basic, or extensive: how long each kind of call takes too", metrics),
-        setting("proxy", "off", "only off", only_off),
+        setting("proxy", "off", "on: pass clients on to the members of --initial-cluster; or off", proxy),
+        setting(
+            "proxy-refresh-interval",
+            "30000",
+            "milliseconds between two looks who they are",
+            checks::positive,
+        ),
+        setting("proxy-failure-wait", "5000", UNUSED, checks::number),
+        setting("proxy-dial-timeout", "1000", UNUSED, checks::number),
+        setting("proxy-write-timeout", "5000", UNUSED, checks::number),
+        setting("proxy-read-timeout", "0", UNUSED, checks::number),
         setting(
             "auth-token",
             "simple",
@@ -190,12 +238,63 @@ pub const PROGRAM: Program = Program {
         setting("wal-dir", "", "not supported: the log lies in the data dir", leave_out),
         setting("discovery-srv", "", "not supported: use --discovery=lan://NAME?size=N", leave_out),
         setting("discovery-srv-name", "", "not supported", leave_out),
-        setting("discovery-fallback", "", "not supported", leave_out),
         setting("discovery-proxy", "", "not supported", leave_out),
-        setting("config-file", "", "not supported: use flags or ETCD_ variables", leave_out),
+        setting(
+            "config-file",
+            "",
+            "settings as etcd's YAML has them; flags and the environment are stronger",
+            checks::any,
+        ),
         setting("log-package-levels", "", "not supported: use --log-level", leave_out),
     ],
 };
+
+/// Why the settings of a run could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A flag, a variable or a key.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The file of `--config-file` is not understood.
+    #[error("{}, {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: file::BadFile,
+    },
+}
+
+/// The settings of this run: flags over environment over kernel command line over
+/// the file of `--config-file` over the image's own file.
+///
+/// # Errors
+/// The first thing that is wrong, named.
+pub fn settle_here(args: &[String], image_file: &Path) -> Result<Settings, SettingsError> {
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let mut pairs = match read(image_file) {
+        Ok(text) => read_file(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(SettingsError::Read { path: image_file.to_owned(), source }),
+    };
+    let settings = PROGRAM.settle_here(args, &pairs)?;
+    let path = PathBuf::from(settings.get("config-file"));
+    if path.as_os_str().is_empty() {
+        return Ok(settings);
+    }
+    let text = read(&path).map_err(|source| SettingsError::Read { path: path.clone(), source })?;
+    // Of two equal keys the later counts.
+    pairs.extend(file::parse(&text).map_err(|source| SettingsError::File { path, source })?);
+    Ok(PROGRAM.settle_here(args, &pairs)?)
+}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -219,7 +318,8 @@ mod tests {
             ("--tls-min-version=TLS1.1",   "--tls-min-version: bad value \"TLS1.1\": give TLS1.2 or TLS1.3"),
             ("--experimental-memory-mlock", "--experimental-memory-mlock: bad value \"true\": not supported, leave it out"),
             ("--experimental-x=1",         "unknown flag --experimental-x; etcd --help lists what there is"),
-            ("--discovery=https://x",      "--discovery: bad value \"https://x\": give lan://NAME?size=N with N from 1 to 9"),
+            ("--discovery=ftp://x",        "--discovery: bad value \"ftp://x\": give lan://NAME?size=N with N from 1 to 9"),
+            ("--proxy=readonly",           "--proxy: bad value \"readonly\": give on or off"),
             ("--initial-cluster=a",        "--initial-cluster: bad value \"a\": give NAME=URL,NAME=URL; \"a\" has no ="),
         ];
         for (args, want) in rows {

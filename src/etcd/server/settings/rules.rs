@@ -36,6 +36,10 @@ pub(super) fn token(value: &str) -> Result<(), String> {
 pub(super) fn discovery(value: &str) -> Result<(), String> {
     match value {
         "" => Ok(()),
+        value if value.starts_with("http://") || value.starts_with("https://") => {
+            let is_url = value.parse::<http::Uri>().is_ok_and(|uri| uri.path().len() > 1);
+            is_url.then_some(()).ok_or_else(|| "give http://HOST/PATH/TOKEN".to_owned())
+        }
         value => value.parse::<Discovery>().map(drop),
     }
 }
@@ -64,8 +68,21 @@ pub(super) fn log_level(value: &str) -> Result<(), String> {
     one_of(value, &["debug", "info", "warn", "error"])
 }
 
-pub(super) fn only_off(value: &str) -> Result<(), String> {
-    one_of(value, &["off"])
+pub(super) fn proxy(value: &str) -> Result<(), String> {
+    // Read-only, as in etcd 2, would refuse v3 reads too: all of v3 is POST.
+    one_of(value, &["on", "off"])
+}
+
+pub(super) fn fallback(value: &str) -> Result<(), String> {
+    one_of(value, &["exit", "proxy"])
+}
+
+/// URLs, or hosts and ports.
+pub(super) fn client_endpoints(value: &str) -> Result<(), String> {
+    value.split(',').try_for_each(|text| match text.contains("://") {
+        true => url::parse(text).map(drop),
+        false => url::parse(&format!("http://{text}")).map(drop),
+    })
 }
 
 pub(super) fn only_one(value: &str) -> Result<(), String> {

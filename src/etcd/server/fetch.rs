@@ -1,0 +1,83 @@
+//! One HTTP request to somebody else's server, and its answer.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use proa_etcd_client::tls::{ClientTls, Stream, TlsFiles};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longest time for a request and its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Largest answer: a discovery service's list of nine members takes a few KiB.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Asks once. An `https` URL must have a certificate that the system trusts.
+///
+/// # Errors
+/// A URL that is none, and whatever goes wrong on the way.
+pub async fn fetch(method: Method, url: &str, form: Option<String>) -> io::Result<Answer> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", PATIENCE.as_secs()));
+    timeout(PATIENCE, ask(method, url, form)).await.map_err(late)?
+}
+
+async fn ask(method: Method, url: &str, form: Option<String>) -> io::Result<Answer> {
+    let bad = || io::Error::new(io::ErrorKind::InvalidInput, format!("{url:?} is no http or https URL"));
+    let uri: Uri = url.parse().map_err(|_| bad())?;
+    let host = uri.host().ok_or_else(bad)?.to_owned();
+    let default_port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        Some(_) | None => return Err(bad()),
+    };
+    let authority = format!("{host}:{}", uri.port_u16().unwrap_or(default_port));
+    let stream = TcpStream::connect(&authority).await?;
+    let stream = if default_port == 443 {
+        let files = TlsFiles { protocols: vec![b"http/1.1".to_vec()], ..TlsFiles::default() };
+        ClientTls::new(files).map_err(io::Error::other)?.connect(&authority, stream).await?
+    } else {
+        Stream::Plain(stream)
+    };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // Ends with the answer, or with this future: the sender is dropped then.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("a connection to a discovery service ended: {error}");
+        }
+    });
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, &authority);
+    if form.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    }
+    let request = request.body(Full::<Bytes>::from(form.unwrap_or_default())).map_err(io::Error::other)?;
+    let (head, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(io::Error::other)?;
+    Ok(Answer { status: head.status, body: body.to_bytes() })
+}
+
+/// `text` as a value of a form or a query.
+pub fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
