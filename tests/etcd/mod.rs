@@ -179,6 +179,12 @@ impl Cluster {
         }
     }
 
+    /// The members as `--initial-cluster` has them.
+    pub fn peer_list(&self) -> String {
+        let flag = |arg: &String| arg.strip_prefix("--initial-cluster=").map(str::to_owned);
+        self.members[0].args.iter().find_map(flag).unwrap()
+    }
+
     pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client_url.clone()).collect()
     }

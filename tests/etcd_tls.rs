@@ -1,0 +1,205 @@
+//! TLS from outside: who is let in, who is not, and what files changed below a
+//! running member do.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod etcd;
+mod pki;
+mod process;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use etcd::{PATIENCE, free_url, wait_for};
+use pki::Ca;
+use process::{Process, etcdctl};
+
+fn secure(url: &str) -> String {
+    url.replace("http://", "https://")
+}
+
+fn flag(name: &str, value: impl AsRef<Path>) -> String {
+    format!("--{name}={}", value.as_ref().display())
+}
+
+/// One member that wants certificates of `ca`.
+fn guarded(folder: &Path, ca: &Ca, more: &[String]) -> (Process, String) {
+    let (client, peer) = (secure(&free_url()), free_url());
+    let server = ca.sign("server", 1);
+    let mut flags = vec![
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=m0={peer}"),
+        flag("cert-file", server.certificate),
+        flag("key-file", server.key),
+        flag("trusted-ca-file", ca.path()),
+        "--client-cert-auth".to_owned(),
+    ];
+    flags.extend(more.iter().cloned());
+    (Process::start(folder, "m0", &flags), client)
+}
+
+#[test]
+fn only_those_with_a_good_certificate_are_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, other_ca) = (Ca::new(folder.path(), "ca"), Ca::new(folder.path(), "other"));
+    let list = ca.revoke(&[]);
+    let (_member, url) = guarded(folder.path(), &ca, &[flag("client-crl-file", list)]);
+    let trust = flag("cacert", ca.path());
+    let with = |files: &pki::Files| [vec![trust.clone()], files.flags().to_vec()].concat();
+    let alice = ca.sign("alice", 2);
+    let put = |flags: &[String]| etcdctl(&url, flags, &["put", "k", "v"]);
+    wait_for("the member", || put(&with(&alice)).ok());
+
+    let expired = ca.sign_until("expired", 3, SystemTime::now() - Duration::from_secs(3600));
+    let stranger = other_ca.sign("alice", 2);
+    #[rustfmt::skip]
+    let refused = [
+        ("expired",        with(&expired)),
+        ("of another CA",  with(&stranger)),
+        ("none",           vec![trust.clone()]),
+        ("the server's CA is not trusted", [vec![flag("cacert", other_ca.path())], alice.flags().to_vec()].concat()),
+    ];
+    for (name, flags) in refused {
+        assert!(put(&flags).is_err(), "{name}");
+    }
+    assert_eq!(etcdctl(&url, &with(&alice), &["get", "k"]).unwrap(), "k\nv\n");
+    let unasked = [vec!["--insecure-skip-tls-verify".to_owned()], alice.flags().to_vec()].concat();
+    assert_eq!(etcdctl(&url, &unasked, &["get", "k"]).unwrap(), "k\nv\n");
+
+    // Revoked below the running member.
+    ca.revoke(&[2]);
+    wait_for("the revocation", || put(&with(&alice)).err());
+    let bob = ca.sign("bob", 4);
+    put(&with(&bob)).unwrap();
+}
+
+#[test]
+fn a_certificate_is_replaced_below_a_running_member() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, next_ca) = (Ca::new(folder.path(), "ca"), Ca::new(folder.path(), "next"));
+    let (_member, url) = guarded(folder.path(), &ca, &[]);
+    let alice = ca.sign("alice", 2).flags().to_vec();
+    let get =
+        |ca: &Ca| etcdctl(&url, &[vec![flag("cacert", ca.path())], alice.clone()].concat(), &["get", "k"]);
+    wait_for("the member", || get(&ca).ok());
+    get(&next_ca).unwrap_err();
+    let (now, next) = (folder.path().join("ca"), next_ca.sign("server", 9));
+    // The certificate without its key does not count.
+    fs::copy(&next.certificate, now.join("server.pem")).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    get(&ca).unwrap();
+    fs::copy(&next.key, now.join("server.key")).unwrap();
+    wait_for("the new certificate", || get(&next_ca).ok());
+}
+
+#[test]
+fn who_does_not_shake_hands_is_sent_away_and_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new(folder.path(), "ca");
+    let (_member, url) = guarded(folder.path(), &ca, &[]);
+    let flags = [vec![flag("cacert", ca.path())], ca.sign("alice", 2).flags().to_vec()].concat();
+    wait_for("the member", || etcdctl(&url, &flags, &["put", "k", "v"]).ok());
+    let address = url.strip_prefix("https://").unwrap();
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+
+    let mut plain = connect();
+    plain.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    // The connection may be reset behind the answer.
+    let _ = plain.read_to_string(&mut answer);
+    assert!(answer.contains("400 Bad Request"), "{answer}");
+    assert!(answer.contains("Client sent an HTTP request to an HTTPS server."), "{answer}");
+
+    // One that begins and goes on too slowly, and more silent ones than there are places.
+    let mut slow = connect();
+    slow.write_all(&[22]).unwrap();
+    let crowd: Vec<TcpStream> = (0..700).map(|_| connect()).collect();
+    let begun = Instant::now();
+    etcdctl(&url, &flags, &["put", "k", "w"]).unwrap();
+    let mut byte = [0];
+    // Ended by a reset or by the end of what there is to read.
+    assert_eq!(slow.read(&mut byte).unwrap_or(0), 0);
+    assert!(begun.elapsed() < PATIENCE / 2, "it was let wait {:?}", begun.elapsed());
+    drop(crowd);
+    etcdctl(&url, &flags, &["put", "k", "x"]).unwrap();
+}
+
+/// Three members over `https` with `more` flags each, and their client URLs.
+fn three(folder: &Path, more: impl Fn(usize) -> Vec<String>) -> (Vec<Process>, Vec<String>) {
+    let peers: Vec<String> = (0..3).map(|_| secure(&free_url())).collect();
+    let list: Vec<String> = peers.iter().enumerate().map(|(n, url)| format!("m{n}={url}")).collect();
+    let clients: Vec<String> = (0..3).map(|_| secure(&free_url())).collect();
+    let start = |number: usize| {
+        let (peer, client) = (&peers[number], &clients[number]);
+        let mut flags = vec![
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster={}", list.join(",")),
+        ];
+        flags.extend(more(number));
+        Process::start(folder, &format!("m{number}"), &flags)
+    };
+    ((0..3).map(start).collect(), clients)
+}
+
+#[test]
+fn members_with_certificates_of_their_own_form_a_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let auto = vec!["--auto-tls".to_owned(), "--peer-auto-tls".to_owned()];
+    let (_members, clients) = three(folder.path(), |_| auto.clone());
+    let flags = ["--insecure-skip-tls-verify".to_owned()];
+    wait_for("a cluster", || etcdctl(&clients[0], &flags, &["put", "k", "v"]).ok());
+    for client in &clients {
+        wait_for("each member", || {
+            etcdctl(client, &flags, &["get", "k"]).ok().filter(|text| text == "k\nv\n")
+        });
+    }
+    assert!(folder.path().join("m0/fixtures/client/cert.pem").exists());
+    // Whoever trusts this very certificate needs not look away.
+    let trust = flag("cacert", folder.path().join("m0/fixtures/client/cert.pem"));
+    assert_eq!(etcdctl(&clients[0], &[trust], &["get", "k"]).unwrap(), "k\nv\n");
+}
+
+#[test]
+fn a_member_with_the_wrong_name_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new(folder.path(), "ca");
+    let flags = |number: usize| {
+        // The third is of the same CA, under a name that is not allowed.
+        let name = if number == 2 { "intruder" } else { "member" };
+        let peer = ca.sign(name, 10 + number as u64);
+        let copy = |path: &Path| {
+            let copied = folder.path().join(format!("{number}-{}", path.file_name().unwrap().display()));
+            fs::copy(path, &copied).unwrap();
+            copied
+        };
+        vec![
+            "--auto-tls".to_owned(),
+            flag("peer-cert-file", copy(&peer.certificate)),
+            flag("peer-key-file", copy(&peer.key)),
+            flag("peer-trusted-ca-file", ca.path()),
+            "--peer-client-cert-auth".to_owned(),
+            "--peer-cert-allowed-cn=member".to_owned(),
+        ]
+    };
+    let (mut members, clients) = three(folder.path(), flags);
+    let skip = ["--insecure-skip-tls-verify".to_owned()];
+    wait_for("two of three", || etcdctl(&clients[0], &skip, &["put", "k", "v"]).ok());
+    wait_for("the other of the two", || etcdctl(&clients[1], &skip, &["get", "k"]).ok());
+    // It hears the others, who dial it, and cannot answer: what it asks for times out.
+    etcdctl(&clients[2], &skip, &["put", "k", "x"]).unwrap_err();
+    drop(members.remove(0));
+    etcdctl(&clients[1], &skip, &["put", "k", "y"]).unwrap_err();
+}
