@@ -56,7 +56,8 @@ impl Maintenance for Front {
         request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
         self.admit_root(&request).await?;
-        Ok(Response::new(DefragmentResponse { header: Some(self.header(0)) }))
+        // Without a header, as etcd.
+        Ok(Response::new(DefragmentResponse { header: None }))
     }
 
     /// The database's files differ between members that hold the same, so what
@@ -102,7 +103,8 @@ impl Maintenance for Front {
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         self.admit_root(&request).await?;
         self.node.move_leader(request.into_inner().target_id).await.map_err(refuse)?;
-        Ok(Response::new(MoveLeaderResponse { header: Some(self.header(0)) }))
+        // Without a header, as etcd.
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 }
 
