@@ -16,7 +16,7 @@ packages=(
     # what the tests compare with
     etcd-client etcd-server file gdisk
     # the networks of the clients that the tests run
-    iproute2 util-linux
+    iproute2 util-linux protobuf-compiler libprotobuf-dev
 )
 # What may be there from elsewhere than Debian, which would then refuse its own.
 command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
