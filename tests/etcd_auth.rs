@@ -200,7 +200,7 @@ fn a_signed_token_is_good_at_every_member_and_outlives_them_all() {
         assert!(answer.contains("\"kvs\""), "{answer}");
         let answer = every_rpc::get(&cluster, member, "other", &token);
         assert!(answer.contains("etcdserver: permission denied"), "{answer}");
-        let answer = every_rpc::get(&cluster, member, "k", &token.replace(|c: char| c == 'a', "b"));
+        let answer = every_rpc::get(&cluster, member, "k", &token.replace('a', "b"));
         assert!(answer.contains("etcdserver: invalid auth token"), "{answer}");
     }
 }

@@ -23,7 +23,7 @@ fn one(member: &Member) -> Client {
 
 fn members(runtime: &Runtime, client: &Client) -> Vec<pb::Member> {
     let request = pb::MemberListRequest { linearizable: true };
-    wait_for("the members", || runtime.block_on(client.member_list(request.clone())).ok()).members
+    wait_for("the members", || runtime.block_on(client.member_list(request)).ok()).members
 }
 
 fn id_of(runtime: &Runtime, member: &Member) -> u64 {
@@ -139,8 +139,7 @@ impl Load {
         }
         let hash = |member: &&Member| {
             let request = pb::HashKvRequest { revision: last };
-            wait_for("a member to catch up", || runtime.block_on(one(member).hash_kv(request.clone())).ok())
-                .hash
+            wait_for("a member to catch up", || runtime.block_on(one(member).hash_kv(request)).ok()).hash
         };
         let hashes: Vec<u32> = members.iter().map(hash).collect();
         assert!(hashes.iter().all(|hash| *hash == hashes[0]), "members disagree: {hashes:?}");

@@ -119,7 +119,7 @@ fn a_member_is_set_up_by_its_file() {
     );
     fs::write(&file, &text).unwrap();
     let config = format!("--config-file={}", file.display());
-    let member = spawn(folder.path(), "filed", &[config.clone()]);
+    let member = spawn(folder.path(), "filed", std::slice::from_ref(&config));
     wait_for("the member", || etcdctl(&client, &[], &["put", "k", "v"]).ok());
     let list = etcdctl(&client, &[], &["member", "list"]).unwrap();
     assert!(list.contains(", filed, "), "{list}");
@@ -128,7 +128,7 @@ fn a_member_is_set_up_by_its_file() {
 
     let refused = |text: &str, flags: &[String]| {
         fs::write(&file, text).unwrap();
-        let words = [&[config.clone()], flags].concat();
+        let words = [std::slice::from_ref(&config), flags].concat();
         let mut member = spawn(folder.path(), "refused", &words);
         let status = wait_for("the refusal", || member.0.try_wait().unwrap());
         assert_eq!(status.code(), Some(1));

@@ -95,7 +95,7 @@ fn ten_times_the_quota_is_written_and_deleted_without_maintenance() {
     let most = most.load(Ordering::Relaxed);
     eprintln!(
         "{} MiB in {} puts, {elapsed:.1?}: p50 {:?}, p99 {:?}, p99.9 {:?}, longest {:?}; disk at most {} MiB",
-        took.len() as u64 * VALUE_BYTES >> 20,
+        (took.len() as u64 * VALUE_BYTES) >> 20,
         took.len(),
         part(500),
         part(990),
