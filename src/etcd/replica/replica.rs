@@ -357,10 +357,14 @@ impl Replica {
         for state in ready.take_read_states() {
             output.reads.extend(self.reads.finish(&state.request_ctx, state.index));
         }
-        output.committed.append(&mut ready.take_committed_entries());
+        let committed = ready.take_committed_entries();
+        // Who is removed leaves, and may be needed to find out again that its
+        // removal was committed: that is not left to memory.
+        let changes_members = committed.iter().any(|entry| entry.entry_type != EntryType::EntryNormal);
+        output.committed.extend(committed);
         let now = ready.take_messages();
         self.pass_on(now, output);
-        let needs_write = ready.must_sync();
+        let needs_write = ready.must_sync() || changes_members;
         if needs_write {
             let hard_state = self.raw.raft.hard_state();
             let is_news = snapshot.is_some() || hard_state != self.written_state;
