@@ -72,9 +72,9 @@ pub(super) struct State {
     copying: bool,
     pub(super) ticks: u64,
     farewell: Option<u64>,
-    /// Removed members that are still sent to, until this tick: who asked for
-    /// its own removal is owed an answer.
-    departing: BTreeMap<u64, (u64, Vec<String>)>,
+    /// Who is sent to and is no member here, until this tick: removed ones (who
+    /// asked for its own removal is owed an answer), and those not known yet.
+    pub(super) guests: BTreeMap<u64, (u64, Vec<String>)>,
 }
 
 /// What a turn of the raft thread is made from.
@@ -243,6 +243,7 @@ impl Core {
             self.state.heard.insert(from, self.state.ticks);
         }
         match frame {
+            Frame::Here { urls } => self.on_here(from, urls),
             // A snapshot travels on a connection of its own, with its files.
             Frame::Raft(message) if message.msg_type == MessageType::MsgSnapshot => {}
             Frame::Raft(message) => return self.step(message),
@@ -331,10 +332,11 @@ impl Core {
         }
         self.state.pending_bytes = self.state.pending.iter().map(|pending| pending.body.len()).sum();
         let ticks = self.state.ticks;
-        if self.state.departing.values().any(|(end, _)| *end <= ticks) {
-            self.state.departing.retain(|_, (end, _)| *end > ticks);
+        if self.state.guests.values().any(|(end, _)| *end <= ticks) {
+            self.state.guests.retain(|_, (end, _)| *end > ticks);
             self.set_peers();
         }
+        self.say_where();
         if self.state.ticks % PUBLISH_TICKS == 1 {
             self.publish_myself();
         }
@@ -434,7 +436,7 @@ impl Core {
             if is_gone && member.id == self.member_id {
                 self.state.farewell = Some(end);
             } else if is_gone {
-                self.state.departing.insert(member.id, (end, member.peer_urls.clone()));
+                self.state.guests.insert(member.id, (end, member.peer_urls.clone()));
             }
             Ok(Accepted { members, member, removed })
         });
@@ -444,11 +446,11 @@ impl Core {
         Decided { entry, change: Some(Changed { outcome, done: self.state.changes.take(token) }) }
     }
 
-    fn set_peers(&mut self) {
+    pub(super) fn set_peers(&mut self) {
         self.state.heard.retain(|id, _| self.membership.members.contains_key(id));
         let others = self.membership.members.values().filter(|member| member.id != self.member_id);
-        let departing = self.state.departing.iter().map(|(id, (_, urls))| (*id, urls.clone()));
-        let urls = others.map(|member| (member.id, member.peer_urls.clone())).chain(departing).collect();
+        let guests = self.state.guests.iter().map(|(id, (_, urls))| (*id, urls.clone()));
+        let urls = others.map(|member| (member.id, member.peer_urls.clone())).chain(guests).collect();
         self.peers.set_members(&urls);
         let removed: Vec<u64> = self.membership.removed.iter().copied().collect();
         self.peers.set_removed(&removed);

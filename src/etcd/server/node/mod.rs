@@ -34,6 +34,7 @@ mod core;
 mod entry;
 mod error;
 mod handle;
+mod here;
 mod membership;
 mod meta;
 mod outbox;

@@ -10,6 +10,8 @@ use proa_etcd_replica::eraftpb::{Message, MessageType};
 
 use super::wire::{self, Malformed, put_bytes, put_number, take_byte, take_bytes, take_number};
 
+/// Peer URLs of one member.
+const MAX_URLS: u64 = 16;
 const MAGIC: [u8; 8] = *b"PROAPEER";
 /// Grows when older members could not read what is sent.
 const VERSION: u16 = 1;
@@ -156,6 +158,11 @@ pub enum Frame {
         /// The question.
         body: Bytes,
     },
+    /// Where the sender lives, for who does not know it yet and owes it answers.
+    Here {
+        /// Its peer URLs.
+        urls: Vec<String>,
+    },
     /// The answer to a question.
     Answer {
         /// The asker's number.
@@ -172,7 +179,7 @@ impl Frame {
         match self {
             Frame::Raft(message) => message.msg_type != MessageType::MsgAppend,
             Frame::Forward { .. } => false,
-            Frame::Refused { .. } | Frame::Ask { .. } | Frame::Answer { .. } => true,
+            Frame::Refused { .. } | Frame::Ask { .. } | Frame::Answer { .. } | Frame::Here { .. } => true,
         }
     }
 
@@ -196,6 +203,11 @@ impl Frame {
                 put_number(out, *id);
                 put_number(out, *term);
                 out.push(u8::from(*is_full));
+            }
+            Frame::Here { urls } => {
+                out.push(6);
+                put_number(out, urls.len() as u64);
+                urls.iter().for_each(|url| put_bytes(out, url.as_bytes()));
             }
             Frame::Ask { id, body } => {
                 out.push(4);
@@ -240,10 +252,22 @@ impl Frame {
                 let body = take_bytes(input, "body")?;
                 Frame::Answer { id, body: if is_ok { Ok(body) } else { Err(body) } }
             }
+            6 => {
+                let count = take_number(input, "URLs")?;
+                if count > MAX_URLS {
+                    return Err(Malformed("URLs"));
+                }
+                let read = |_| take_url(input);
+                Frame::Here { urls: (0..count).map(read).collect::<Result<_, _>>()? }
+            }
             _ => return Err(Malformed("frame kind")),
         };
         if input.is_empty() { Ok(frame) } else { Err(Malformed("frame length")) }
     }
+}
+
+fn take_url(input: &mut Bytes) -> Result<String, Malformed> {
+    String::from_utf8(take_bytes(input, "URL")?.to_vec()).map_err(|_| Malformed("URL"))
 }
 
 #[cfg(test)]
@@ -270,6 +294,7 @@ mod tests {
                 id,
                 body: if is_ok { Ok(body) } else { Err(body) }
             }),
+            proptest::collection::vec(any::<String>(), 0..3).prop_map(|urls| Frame::Here { urls }),
             any::<u64>().prop_map(|term| Frame::Raft(Message { term, ..Message::default() })),
         ]
     }

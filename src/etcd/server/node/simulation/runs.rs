@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::plan::{Plan, SECOND};
 use super::world::World;
 use super::{Counts, Planted, history, watching};
-use crate::node::shared::lock;
+use crate::node::shared::{ToCore, lock};
+use crate::node::types::MemberChange;
 
 const PLANTED: [Planted; 5] = [
     Planted::AckBeforeFsync,
@@ -250,4 +251,31 @@ fn find(planted: Planted) {
         }
     }
     panic!("{planted:?} is not found within {PLANTED_SEEDS} seeds");
+}
+
+/// A member is off while another joins and takes the lead.
+#[test]
+fn who_was_off_when_the_leader_joined_catches_up() {
+    let mut plan = Plan::new(1);
+    (plan.members, plan.machines, plan.faults) = (3, 4, Vec::new());
+    plan.end_us = 20 * SECOND;
+    let mut world = World::new(plan, None, false);
+    let lasts =
+        |world: &mut World, seconds: u64| world.run_until(world.now + seconds * SECOND).expect("lawful");
+    lasts(&mut world, 4);
+    world.crash(2);
+    let leader = world.leader().expect("a majority");
+    let url = world.machines[3].url();
+    world.ask(leader, MemberChange::Add { peer_urls: vec![url], learner: false });
+    lasts(&mut world, 4);
+    let joined = world.machines[3].identity.expect("it was added").member_id;
+    let leader = world.leader().expect("a majority");
+    world.tell(leader, ToCore::Transfer { to: joined });
+    world.turn(leader).expect("lawful");
+    lasts(&mut world, 2);
+    assert_eq!(world.leader(), Some(3), "{}", world.describe());
+    world.restart(2).expect("its data is whole");
+    lasts(&mut world, 5);
+    let applied = |at: usize| world.machines[at].process.as_ref().map(|it| it.threads.applier.applied.index);
+    assert!(applied(2) > applied(3).map(|index| index.saturating_sub(20)), "{}", world.describe());
 }
