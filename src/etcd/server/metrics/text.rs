@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 
 use super::histogram::Histogram;
 
-/// The content type of a [`Text`].
+/// The content type of what `Text` makes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A page of metrics. Values are of the family that was begun last.

@@ -1,6 +1,6 @@
 //! Users, roles and what they may do with which keys.
 //!
-//! The state changes only by commands from the log ([`change`]), and is asked
+//! The state changes only by commands from the log (`change`), and is asked
 //! by one function, [`authorise`], which every way into the store has to pass:
 //! when a request comes in and, for what goes through the log, again when it
 //! is applied. What a request needs is said by [`needs`], as a flat list.
