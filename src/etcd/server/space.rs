@@ -23,6 +23,10 @@ const FREE_BYTES: u64 = 96 << 20;
 /// The database's files may take this many times the quota while deleted data
 /// waits to be given back: merging rewrites at most all of it once.
 const MOST_TIMES_QUOTA: u64 = 2;
+/// And this much beside, however small the quota: four files of 8 MiB gather
+/// before they are merged, as much is in memory on its way to files, and as much
+/// again is written while the merged files are still there.
+const MERGING_BYTES: u64 = 96 << 20;
 /// Of the quota and of [`FREE_BYTES`], what must be regained before writes are
 /// taken again, so that the alarm does not flutter.
 const REGAIN_PERCENT: u64 = 5;
@@ -79,7 +83,8 @@ fn is_short(was_short: bool, seen: Seen, quota_bytes: u64) -> bool {
     let regained = if was_short { REGAIN_PERCENT } else { 0 };
     let most = quota_bytes - quota_bytes / 100 * regained;
     let least_free = FREE_BYTES + FREE_BYTES / 100 * regained;
-    let is_full = seen.in_use_bytes > most || seen.total_bytes > most.saturating_mul(MOST_TIMES_QUOTA);
+    let most_total = most.saturating_mul(MOST_TIMES_QUOTA).saturating_add(MERGING_BYTES);
+    let is_full = seen.in_use_bytes > most || seen.total_bytes > most_total;
     is_full || seen.free_bytes < least_free
 }
 

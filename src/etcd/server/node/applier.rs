@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use proa_etcd_api::EtcdError;
@@ -34,6 +34,11 @@ pub(super) const SCRUB_BUDGET: usize = 256;
 /// load there is no idle moment, and what is given up must not grow faster than
 /// it is cleared away.
 const SCRUB_WITH_BATCH: usize = 32;
+/// Entries cleared away that are worth a flush of their own; in an idle moment of
+/// [`IDLE_LOOK`] any number is.
+const FLUSH_CLEARED: usize = 512;
+/// How long nothing may come before the applier tidies up.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Longest wait for readers of the old state when a snapshot replaces it.
 const READERS_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -98,6 +103,8 @@ pub(super) struct Applier<S> {
     pub(super) own_ids: u64,
     pub(super) flushing: Option<std::thread::JoinHandle<()>>,
     pub(super) scrubbed: i64,
+    /// Entries cleared away since the last flush that was made for them.
+    pub(super) cleared: usize,
 }
 
 impl<S: Storage> Applier<S> {
@@ -109,9 +116,13 @@ impl<S: Storage> Applier<S> {
                 Ok(job) => job,
                 // Idle: a step of housekeeping, then wait.
                 Err(TryRecvError::Empty) if self.scrub_step(SCRUB_BUDGET) => continue,
-                Err(TryRecvError::Empty) => match self.inbox.recv() {
+                Err(TryRecvError::Empty) => match self.inbox.recv_timeout(IDLE_LOOK) {
                     Ok(job) => job,
-                    Err(_) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.flush_cleared(1);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
                 },
                 Err(TryRecvError::Disconnected) => break,
             };
@@ -136,7 +147,9 @@ impl<S: Storage> Applier<S> {
                 self.reads.push((index, waiters));
                 self.release_reads();
             }
-            ToApplier::Flush => self.flush(),
+            ToApplier::Flush => {
+                self.flush();
+            }
             ToApplier::Copy(wanted) => self.copy(wanted),
             ToApplier::Install { staged, done } => self.install(staged, &done),
             ToApplier::Stop => return false,
@@ -290,10 +303,11 @@ impl<S: Storage> Applier<S> {
         self.flush();
     }
 
-    fn flush(&mut self) {
+    /// Begins a flush on another thread, unless one is on its way.
+    fn flush(&mut self) -> bool {
         // To wait for the one before would hold up everything that is applied.
         if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
-            return;
+            return false;
         }
         let entries = self.applied.index.saturating_sub(self.compacted);
         // Of large entries fewer are kept: by their mean size since the last time.
@@ -315,6 +329,7 @@ impl<S: Storage> Applier<S> {
             Ok(thread) => self.flushing = thread,
             Err(error) => tracing::warn!("cannot start a thread to flush the database: {error}"),
         }
+        true
     }
 
     fn end_flush(&mut self) {
@@ -324,16 +339,29 @@ impl<S: Storage> Applier<S> {
         }
     }
 
+    /// What was cleared away gives space back once its deletions are in a file
+    /// that can be merged; without new writes none would be made.
+    fn flush_cleared(&mut self, least: usize) {
+        if self.cleared >= least && self.flush() {
+            self.cleared = 0;
+            // The view that is out shows what is cleared away: as long as it is
+            // held, merging has to keep that.
+            self.publish();
+        }
+    }
+
     /// One step of removing what compactions gave up; `false` when all is done.
     pub(super) fn scrub_step(&mut self, budget: usize) -> bool {
         let head = lock(&self.shared.machine).head();
         if head.compact_revision <= self.scrubbed {
+            self.flush_cleared(FLUSH_CLEARED);
             return false;
         }
         let step = scrub(&self.database().snapshot(), head, budget);
         if !step.writes.is_empty() {
             self.database().write(&step.writes);
         }
+        self.cleared += step.writes.len();
         if step.done {
             self.scrubbed = head.compact_revision;
         }

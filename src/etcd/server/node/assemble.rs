@@ -134,6 +134,7 @@ pub(super) fn assemble<D: Disk, S: Storage>(
         own_ids: nonce & 0xffff_ffff,
         flushing: None,
         scrubbed: 0,
+        cleared: 0,
     };
     let core = Core::new(Parts {
         replica,
