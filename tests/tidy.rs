@@ -20,9 +20,13 @@ const EDGES: &[(&str, &str, Kind, &[&str])] = &[
     ("src/etcd/server",  "proa-etcd-server",  Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-client", "proa-etcd-replica", "proa-etcd-store"]),
     ("src/etcd/client",  "proa-etcd-client",  Kind::Io,   &["proa-base", "proa-etcd-api"]),
     ("src/fleet/daemon", "proa-fleet-daemon", Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-client", "proa-fleet-model"]),
-    ("src/boot",         "proa-boot",         Kind::Io,   &["proa-base", "proa-update-model"]),
+    ("src/update/disk",   "proa-update-disk",   Kind::Io,   &["proa-update-model"]),
+    ("src/update/engine", "proa-update-engine", Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-client", "proa-update-disk", "proa-update-model"]),
+    ("src/update/server", "proa-update-server", Kind::Io,   &["proa-base", "proa-etcd-api", "proa-etcd-client", "proa-update-model"]),
+    ("src/boot",         "proa-boot",         Kind::Io,   &["proa-base", "proa-update-disk", "proa-update-model"]),
     ("qemu",             "proa-qemu",         Kind::Io,   &[]),
-    ("applets",          "proa-applets",      Kind::Io,   &["proa-base", "proa-boot", "proa-etcd-api", "proa-etcd-client", "proa-etcd-server", "proa-fleet-daemon", "proa-fleet-model"]),
+    ("release",          "proa-release",      Kind::Io,   &["proa-update-model"]),
+    ("applets",          "proa-applets",      Kind::Io,   &["proa-base", "proa-boot", "proa-etcd-api", "proa-etcd-client", "proa-etcd-server", "proa-fleet-daemon", "proa-fleet-model", "proa-update-disk", "proa-update-engine", "proa-update-model", "proa-update-server"]),
     (".",                "proa",              Kind::Io,   &["proa-applets"]),
 ];
 

@@ -1,0 +1,1 @@
+//! Disks: reading their partition tables and performing plans on them.

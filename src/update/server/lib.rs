@@ -1,0 +1,1 @@
+//! The Omaha server: channels, groups, rollouts and packages.
