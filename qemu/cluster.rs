@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     hub::Hub,
     image::Image,
-    machine::{Console, Machine, Plan},
+    machine::{Console, Machine, Outside, Plan},
 };
 use std::{path::Path, sync::Arc};
 
@@ -46,7 +46,14 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Machine::new`].
-    pub fn new(image: &Image, accel: Accel, size: u8, extra: &str, dir: &Path) -> Result<Self, Error> {
+    pub fn new(
+        image: &Image,
+        accel: Accel,
+        size: u8,
+        extra: &str,
+        outside: Outside,
+        dir: &Path,
+    ) -> Result<Self, Error> {
         let hub = Arc::new(Hub::default());
         let machine = |number| {
             let plan = Plan {
@@ -56,6 +63,7 @@ impl Cluster {
                 dir: dir.to_owned(),
                 number,
                 console: Console::File,
+                outside,
             };
             Machine::new(plan, Arc::clone(&hub))
         };

@@ -20,4 +20,4 @@ pub use cluster::{Cluster, command_line};
 pub use error::Error;
 pub use fleet::Fleet;
 pub use image::Image;
-pub use machine::{Console, Machine, Plan};
+pub use machine::{Console, Machine, Outside, Plan};

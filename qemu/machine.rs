@@ -40,6 +40,15 @@ pub enum Console {
     Terminal,
 }
 
+/// What a machine may reach beside its own private network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// Nothing: the host comes in, nobody goes out.
+    Closed,
+    /// The host, as 10.0.2.2: for a server that the run has started there.
+    Host,
+}
+
 /// What a machine is made of.
 #[derive(Clone)]
 pub struct Plan {
@@ -56,12 +65,15 @@ pub struct Plan {
     pub number: u8,
     /// Where its console goes.
     pub console: Console,
+    /// Whom it reaches through `eth1`.
+    pub outside: Outside,
 }
 
 /// A machine that can be switched on and off; dropping it ends it.
 ///
-/// `eth0` is the private network, `eth1` QEMU's user network without a way out, through
-/// which the host reaches the guest's etcd and fleetd. Addresses, ports and disk stay
+/// `eth0` is the private network, `eth1` QEMU's user network, through which the host
+/// reaches the guest's etcd and fleetd, and the guest what its plan allows. A watchdog
+/// restarts the machine when nobody feeds it. Addresses, ports and disk stay
 /// the same from one power-on to the next.
 pub struct Machine {
     plan: Plan,
@@ -131,8 +143,12 @@ impl Machine {
             Console::File => format!("file,id=console,path={},append=on", self.serial_log().display()),
             Console::Terminal => "stdio,id=console,mux=on,signal=off".to_owned(),
         };
+        let restrict = match self.plan.outside {
+            Outside::Closed => "on",
+            Outside::Host => "off",
+        };
         let user = format!(
-            "user,id=outside,restrict=on,hostfwd=tcp:127.0.0.1:{}-:{ETCD_PORT},hostfwd=tcp:127.0.0.1:{}-:{FLEET_PORT}",
+            "user,id=outside,restrict={restrict},hostfwd=tcp:127.0.0.1:{}-:{ETCD_PORT},hostfwd=tcp:127.0.0.1:{}-:{FLEET_PORT}",
             self.etcd_port, self.fleet_port
         );
         let mut words: Vec<String> = Vec::new();
@@ -154,6 +170,8 @@ impl Machine {
         add("-device", &format!("virtio-net-pci,netdev=inside,mac=52:54:00:77:00:{number:02x},romfile="));
         add("-netdev", &user);
         add("-device", &format!("virtio-net-pci,netdev=outside,mac=52:54:00:78:00:{number:02x},romfile="));
+        add("-device", "i6300esb");
+        add("-action", "watchdog=reset");
         add("-chardev", &serial);
         add("-serial", "chardev:console");
         if self.plan.console == Console::Terminal {

@@ -5,7 +5,7 @@ mod session;
 mod signals;
 
 use argh::FromArgs;
-use proa_qemu::{Accel, Console, Image, Machine, Plan, command_line, hub::Hub};
+use proa_qemu::{Accel, Console, Image, Machine, Outside, Plan, command_line, hub::Hub};
 use session::Wanted;
 use std::{error, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -109,6 +109,7 @@ fn one(arguments: &OneArguments) -> Result<ExitCode, Box<dyn error::Error>> {
         dir: dir.path().to_owned(),
         number: 0,
         console: Console::Terminal,
+        outside: Outside::Closed,
     };
     let mut machine = Machine::new(plan, Arc::new(Hub::default()))?;
     println!("{}: etcd {}, fleet {}", machine.name(), machine.etcd_endpoint(), machine.fleet_endpoint());

@@ -1,7 +1,7 @@
 //! A cluster from power-on to the prompt, with its progress on standard output.
 
 use crate::{prompt, signals};
-use proa_qemu::{Accel, Cluster, Fleet, Image};
+use proa_qemu::{Accel, Cluster, Fleet, Image, Outside};
 use std::{
     error::Error,
     fs,
@@ -65,7 +65,8 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode, Box<dyn Error>> {
         Accel::Kvm => println!("QEMU with KVM"),
         Accel::Tcg => println!("QEMU without KVM: the machines are emulated, which takes its time"),
     }
-    let mut cluster = Cluster::new(&wanted.image, accel, wanted.machines, &wanted.append, dir.path())?;
+    let mut cluster =
+        Cluster::new(&wanted.image, accel, wanted.machines, &wanted.append, Outside::Closed, dir.path())?;
     match show(wanted, &mut cluster, dir.path()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(Stopped::Interrupted) => Ok(ExitCode::from(INTERRUPTED)),

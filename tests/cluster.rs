@@ -11,7 +11,7 @@ use proa_etcd_client::{
     api::etcdserverpb::{PutRequest, RangeRequest},
     prefix_range,
 };
-use proa_qemu::{Accel, Cluster, Fleet, Image, machine::MEMORY_MIB};
+use proa_qemu::{Accel, Cluster, Fleet, Image, Outside, machine::MEMORY_MIB};
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
@@ -70,7 +70,8 @@ impl Bench {
         let image = Image::open(Path::new(&image_dir)).unwrap_or_else(|error| panic!("{error}"));
         let proa = env::var("PROA_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_proa").into());
         let accel = Accel::find(&image, dir.path()).unwrap();
-        let mut cluster = Cluster::new(&image, accel, 3, "etcd.nonsense=1", dir.path()).unwrap();
+        let mut cluster =
+            Cluster::new(&image, accel, 3, "etcd.nonsense=1", Outside::Closed, dir.path()).unwrap();
         let start = Instant::now();
         cluster.power_on().unwrap_or_else(|error| panic!("{error}"));
         note(start, &format!("power on, {}", accel.name()));
