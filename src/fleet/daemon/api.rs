@@ -13,8 +13,9 @@ use proa_etcd_client::Error as StoreError;
 use proa_fleet_model::{
     api::{self, ApiError, MachinePage, PageToken, Put, UnitPage, UnitStatePage, judge_put},
     cluster::Cluster,
-    registry::{Key, MetadataRecord, PREFIX, machines_prefix},
-    txn::{KnownUnit, destroy_unit, set_metadata},
+    cordon,
+    registry::{CordonRecord, Key, MetadataRecord, PREFIX, cordons_prefix, machines_prefix},
+    txn::{self, KnownUnit, destroy_unit, set_metadata},
     unit_name::UnitName,
 };
 use serde::Deserialize;
@@ -25,7 +26,7 @@ use crate::{
     config::Config,
     http::{Body, empty, full, json, read_body},
     journal::{self, Scope},
-    route::{Route, StateQuery, route},
+    route::{Route, StateQuery, Which, route},
     store::{Place, Store},
 };
 
@@ -79,6 +80,18 @@ impl Api {
             Route::State(name) => self.state(&name).await,
             Route::Machines(token) => self.machines(token).await,
             Route::PatchMachines => self.patch_machines(request).await,
+            Route::Cordons => Ok(json(StatusCode::OK, &cordon::cordons(&self.cluster().await?))),
+            Route::Cordon(which) => {
+                let gone = || ApiError::new(404, "machine is not cordoned");
+                let cluster = self.cluster().await?;
+                let cordon = cordon::cordon(&cluster, self.machine(which)).ok_or_else(gone)?;
+                Ok(json(StatusCode::OK, &cordon))
+            }
+            Route::PutCordon(which) => self.put_cordon(which, request).await,
+            Route::DeleteCordon(which) => {
+                self.store.commit(&txn::uncordon(self.machine(which))).await.map_err(no_store)?;
+                Ok(empty(StatusCode::NO_CONTENT))
+            }
             Route::Journal(name, wanted) if self.is_here(&name) => {
                 let place = self.child()?;
                 let body = journal::journal(&name, self.scope(), wanted, place).map_err(broken)?;
@@ -196,7 +209,11 @@ impl Api {
     }
 
     async fn machine_records(&self) -> Result<Cluster, ApiError> {
-        let places = [Place::Under(machines_prefix()), Place::Under(format!("{PREFIX}metadata/"))];
+        let places = [
+            Place::Under(machines_prefix()),
+            Place::Under(format!("{PREFIX}metadata/")),
+            Place::Under(cordons_prefix()),
+        ];
         Ok(Cluster::from_entries(self.store.read_together(&places).await.map_err(no_store)?))
     }
 
@@ -210,6 +227,24 @@ impl Api {
         for (machine, key, value) in patches {
             self.set_metadata(machine, &key, &value).await?;
         }
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    fn machine(&self, which: Which) -> MachineId {
+        match which {
+            Which::This => self.config.machine_id,
+            Which::Id(id) => id,
+        }
+    }
+
+    async fn put_cordon(&self, which: Which, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        is_json(&request)?;
+        let bad = |text: String| ApiError::new(400, text);
+        let body = read_body(request.into_body()).await.map_err(|error| bad(error.to_string()))?;
+        let record: CordonRecord =
+            serde_json::from_slice(&body).map_err(|error| bad(format!("unable to decode body: {error}")))?;
+        cordon::check(&record).map_err(bad)?;
+        self.store.commit(&txn::cordon(self.machine(which), &record)).await.map_err(no_store)?;
         Ok(empty(StatusCode::NO_CONTENT))
     }
 

@@ -29,6 +29,23 @@ pub enum Route {
     Machines(Option<String>),
     /// `PATCH /machines`.
     PatchMachines,
+    /// `GET /cordons`.
+    Cordons,
+    /// `GET /cordons/MACHINE`.
+    Cordon(Which),
+    /// `PUT /cordons/MACHINE`.
+    PutCordon(Which),
+    /// `DELETE /cordons/MACHINE`.
+    DeleteCordon(Which),
+}
+
+/// A machine in a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one that is asked: `self`.
+    This,
+    /// The one with this id.
+    Id(MachineId),
 }
 
 /// What `GET /state` can be narrowed to.
@@ -64,8 +81,14 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         (["state", name], &Method::GET) => Ok(Route::State((*name).to_owned())),
         (["machines"], &Method::GET) => Ok(Route::Machines(only_token(&query)?)),
         (["machines"], &Method::PATCH) => Ok(Route::PatchMachines),
+        (["cordons"], &Method::GET) => Ok(Route::Cordons),
+        (["cordons", machine], &Method::GET) => Ok(Route::Cordon(which(machine)?)),
+        (["cordons", machine], &Method::PUT) => Ok(Route::PutCordon(which(machine)?)),
+        (["cordons", machine], &Method::DELETE) => Ok(Route::DeleteCordon(which(machine)?)),
         (
-            ["units" | "state" | "machines"] | ["units" | "state", _] | ["units", _, "journal" | "status"],
+            ["units" | "state" | "machines" | "cordons"]
+            | ["units" | "state" | "cordons", _]
+            | ["units", _, "journal" | "status"],
             _,
         ) => Err(refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not possible on {path}"))),
         _ => Err(refuse(StatusCode::NOT_FOUND, &format!("no such path: {path}"))),
@@ -82,6 +105,12 @@ fn bad(text: impl Into<String>) -> ApiError {
 
 fn unit(name: &str) -> Result<UnitName, ApiError> {
     name.parse().map_err(|error| bad(format!("{name:?}: {error}")))
+}
+
+fn which(machine: &str) -> Result<Which, ApiError> {
+    let id = |text: &str| text.parse().map(Which::Id);
+    let wrong = |error| bad(format!("machine {machine:?}: {error}; self is the machine that is asked"));
+    if machine == "self" { Ok(Which::This) } else { id(machine).map_err(wrong) }
 }
 
 type Query = Vec<(String, String)>;
@@ -190,6 +219,13 @@ mod tests {
         check("GET", "/fleet/v1/state/a@1.service", Ok(Route::State(name())));
         check("PATCH", "/fleet/v1/machines", Ok(Route::PatchMachines));
         check("PUT", "/fleet/v1/machines", Err(405));
+        check("GET", "/fleet/v1/cordons", Ok(Route::Cordons));
+        check("PUT", "/fleet/v1/cordons/self", Ok(Route::PutCordon(Which::This)));
+        let id = "00000000000000000000000000000007";
+        let this = Which::Id(id.parse().unwrap());
+        check("DELETE", &format!("/fleet/v1/cordons/{id}"), Ok(Route::DeleteCordon(this)));
+        check("GET", "/fleet/v1/cordons/7", Err(400));
+        check("POST", "/fleet/v1/cordons/self", Err(405));
         check("GET", "/fleet/v1/nothing", Err(404));
         check("GET", "/fleet/v2/units", Err(404));
         check("GET", "/", Err(404));

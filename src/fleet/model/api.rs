@@ -79,6 +79,10 @@ pub struct Machine {
     /// What units can ask for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// `cordoned` or `draining`; empty when it takes units. Not in fleet's API,
+    /// whose clients pass over it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub state: String,
 }
 
 /// Answer to `GET /units`.
@@ -245,7 +249,9 @@ fn describe(cluster: &Cluster, name: &UnitName, reason: Option<&Obstacle>) -> Op
     let asks = cluster.units().get(name)?.requirements.as_ref().ok();
     let is_global = asks.is_some_and(|asks| asks.global);
     // A global unit is on many machines; fleet names none.
-    let machine = cluster.machines_of(name).next().filter(|_| !is_global);
+    // One that is handed over is where it is to stay.
+    let staying = cluster.machines_of(name).find(|machine| !cluster.is_draining(*machine));
+    let machine = staying.or_else(|| cluster.machines_of(name).next()).filter(|_| !is_global);
     let state = machine.and_then(|machine| cluster.states().get(name)?.get(&machine));
     let current = match (machine, state) {
         (Some(_), Some(state)) if state.hash == known.record.hash => Some(state.reached),
@@ -286,6 +292,11 @@ pub fn machines(cluster: &Cluster) -> Vec<Machine> {
         id: id.to_string(),
         primary_ip: cluster.machine_ip(id).map(|ip| ip.to_string()).unwrap_or_default(),
         metadata: cluster.machine_metadata(id).unwrap_or_default(),
+        state: match cluster.cordons().get(&id) {
+            None => String::new(),
+            Some(cordon) if cordon.drain => "draining".to_owned(),
+            Some(_) => "cordoned".to_owned(),
+        },
     })
     .collect()
 }

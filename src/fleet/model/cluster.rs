@@ -12,8 +12,8 @@ use proa_base::ids::MachineId;
 use serde::de::DeserializeOwned;
 
 use crate::registry::{
-    Entry, Event, Key, LeaderRecord, MachineRecord, MetadataRecord, Revision, ScheduleRecord, StateRecord,
-    UnitRecord,
+    CordonRecord, Entry, Event, Key, LeaderRecord, MachineRecord, MetadataRecord, Revision, ScheduleRecord,
+    StateRecord, UnitRecord,
 };
 use crate::requirements::Requirements;
 use crate::txn::KnownUnit;
@@ -27,6 +27,7 @@ pub struct Cluster {
     bodies: BTreeMap<UnitHash, Body>,
     machines: BTreeMap<MachineId, Option<MachineRecord>>,
     metadata: BTreeMap<MachineId, Metadata>,
+    cordons: BTreeMap<MachineId, CordonRecord>,
     schedule: BTreeMap<MachineId, BTreeMap<UnitName, Placement>>,
     states: BTreeMap<UnitName, BTreeMap<MachineId, StateRecord>>,
     leader: Option<Leader>,
@@ -140,6 +141,13 @@ impl Cluster {
                 self.metadata.insert(machine, Metadata { record, mod_revision });
                 problem
             }
+            Key::Cordon(machine) => {
+                let (record, problem) = read::<CordonRecord>(entry);
+                // Garbage or not: somebody wanted no more units there. Those that
+                // run stay, since a drain is only what can be read.
+                self.cordons.insert(machine, record.unwrap_or_default());
+                problem
+            }
             Key::State(name, machine) => {
                 let (record, problem) = read(entry);
                 match record {
@@ -172,6 +180,7 @@ impl Cluster {
             Key::Schedule(machine, name) => remove_inner(&mut self.schedule, &machine, &name),
             Key::Machine(machine) => drop(self.machines.remove(&machine)),
             Key::Metadata(machine) => drop(self.metadata.remove(&machine)),
+            Key::Cordon(machine) => drop(self.cordons.remove(&machine)),
             Key::State(name, machine) => remove_inner(&mut self.states, &name, &machine),
             Key::Leader => self.leader = None,
         }
@@ -280,6 +289,16 @@ impl Cluster {
     pub fn set_metadata(&self, machine: MachineId) -> Option<(&MetadataRecord, Revision)> {
         let set = self.metadata.get(&machine)?;
         Some((&set.record, set.mod_revision))
+    }
+
+    /// The machines that are given no more units, alive or not.
+    pub fn cordons(&self) -> &BTreeMap<MachineId, CordonRecord> {
+        &self.cordons
+    }
+
+    /// Whether the units of a machine are asked to leave it.
+    pub fn is_draining(&self, machine: MachineId) -> bool {
+        self.cordons.get(&machine).is_some_and(|cordon| cordon.drain)
     }
 
     /// The address of a machine that is alive.

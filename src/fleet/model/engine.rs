@@ -3,7 +3,9 @@
 //! A unit that is well stays where it is. One without a machine goes to the
 //! machine with the fewest units that takes it. One whose machine is lost, or
 //! whose machine no longer is what it asks for, moves if another machine takes
-//! it, and stays otherwise. Global units go to every machine that matches.
+//! it, and stays otherwise. Global units go to every machine that matches. A
+//! cordoned machine is given nothing new; a drained one also gives up what it
+//! has, in two steps where that is possible: see [`crate::handover`].
 //!
 //! Loss is suspected, then confirmed: see [`Policy`].
 
@@ -13,9 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proa_base::ids::MachineId;
 
 use crate::cluster::Cluster;
+pub use crate::commit::commit;
+use crate::handover::{self, Pair};
 pub use crate::loss::{Memory, Policy};
-use crate::registry::{DesiredState, Key, Millis, Revision, ScheduleRecord};
-use crate::txn::{Guard, MAX_TXN_OPS, Op, Txn, delete, json, put};
+use crate::registry::{DesiredState, Millis, Revision, ScheduleRecord};
 use crate::unit_file::UnitHash;
 use crate::unit_name::UnitName;
 pub use crate::world::Obstacle;
@@ -67,6 +70,8 @@ pub enum Why {
         /// When its record was first missed.
         since: Millis,
     },
+    /// The machine is drained.
+    Drained,
     /// The machine is not what the unit asks for any more.
     Misplaced(Obstacle),
     /// Another unit came that replaces it.
@@ -145,6 +150,8 @@ struct Engine<'a> {
     world: World<'a>,
     /// Where units were when the plan began, without those that had to go.
     before: BTreeMap<&'a UnitName, BTreeSet<MachineId>>,
+    /// Drained units that run on a machine until another one has them up.
+    leaving: BTreeMap<&'a UnitName, MachineId>,
     whys: BTreeMap<(&'a UnitName, MachineId), Why>,
     decisions: Vec<(Decision, Why)>,
     stuck: BTreeMap<UnitName, Obstacle>,
@@ -157,6 +164,7 @@ impl<'a> Engine<'a> {
             memory,
             world: World::of(cluster),
             before: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             whys: BTreeMap::new(),
             decisions: Vec::new(),
             stuck: BTreeMap::new(),
@@ -171,6 +179,7 @@ impl<'a> Engine<'a> {
             for machine in machines {
                 engine.world.place(name, machine);
             }
+            engine.let_go(name);
         }
         engine
     }
@@ -193,8 +202,9 @@ impl<'a> Engine<'a> {
     }
 
     /// One machine for each unit that is not global: the one it has been on for
-    /// longest, of those that are alive.
+    /// longest, of those that are alive. A unit that is handed over has two.
     fn drop_duplicates(&mut self) {
+        let handovers = handover::pairs(self.cluster);
         let doubled: Vec<&UnitName> = self
             .before
             .iter()
@@ -203,6 +213,14 @@ impl<'a> Engine<'a> {
             .collect();
         for name in doubled {
             let machines = self.before.remove(name).unwrap_or_default();
+            if let Some(&Pair { from, to }) = handovers.get(name) {
+                for &extra in machines.iter().filter(|machine| ![from, to].contains(machine)) {
+                    self.unplace(name, extra, Why::Duplicate);
+                }
+                self.before.insert(name, BTreeSet::from([from, to]));
+                self.leaving.insert(name, from);
+                continue;
+            }
             let age = |machine: &MachineId| {
                 let is_gone = !self.cluster.machines().contains_key(machine);
                 (is_gone, self.came_at(name, *machine), *machine)
@@ -214,6 +232,22 @@ impl<'a> Engine<'a> {
             }
             self.before.insert(name, BTreeSet::from([by_age[0]]));
         }
+    }
+
+    /// The second step of a handover: the old machine lets go of the unit.
+    fn let_go(&mut self, name: &'a UnitName) {
+        if self.memory.is_handed_over(name)
+            && let Some(from) = self.leaving.remove(name)
+        {
+            self.world.unplace(name, from);
+            self.whys.insert((name, from), Why::Drained);
+        }
+    }
+
+    /// The machine that a unit has to stay on: of two the one it is handed over to.
+    fn home(&self, name: &UnitName) -> Option<MachineId> {
+        let leaving = self.leaving.get(name);
+        self.world.machines_of(name).into_iter().find(|machine| Some(machine) != leaving)
     }
 
     fn is_ordinary(&self, name: &UnitName) -> bool {
@@ -262,7 +296,7 @@ impl<'a> Engine<'a> {
 
     /// Finds a place for a unit that needs one; whether it moved.
     fn settle(&mut self, name: &'a UnitName) -> bool {
-        let current = self.world.machines_of(name).first().copied();
+        let current = self.home(name);
         let why = match current {
             None => None,
             Some(machine) => match self.trouble(name, machine) {
@@ -300,7 +334,9 @@ impl<'a> Engine<'a> {
         }
         // A machine whose record is garbage is alive: let it be.
         self.world.usable.get(&machine)?;
-        self.world.objection(name, machine).map(Why::Misplaced)
+        let drained =
+            || (self.cluster.is_draining(machine) && self.is_ordinary(name)).then_some(Why::Drained);
+        self.world.objection(name, machine).map(Why::Misplaced).or_else(drained)
     }
 
     /// A unit follows the ones it must be with only to where they stay: units
@@ -312,8 +348,17 @@ impl<'a> Engine<'a> {
     }
 
     fn relocate(&mut self, name: &'a UnitName, from: Option<MachineId>, to: MachineId, why: Why) {
-        if let Some(from) = from {
-            self.world.unplace(name, from);
+        match from {
+            // The first step of a handover. One that runs twice already moves at once.
+            Some(from)
+                if why == Why::Drained
+                    && !self.leaving.contains_key(name)
+                    && handover::keeps_running(self.cluster, name, from) =>
+            {
+                self.leaving.insert(name, from);
+            }
+            Some(from) => self.world.unplace(name, from),
+            None => {}
         }
         self.world.place(name, to);
         self.whys.insert((name, to), why);
@@ -350,7 +395,7 @@ impl<'a> Engine<'a> {
         }
         let usable: Vec<MachineId> = self.world.usable.keys().copied().collect();
         for machine in usable.into_iter().filter(|machine| !here.contains(machine)) {
-            if self.world.objection(name, machine).is_none() {
+            if self.world.objection(name, machine).is_none() && self.world.cordoned(machine).is_none() {
                 self.world.place(name, machine);
                 self.whys.insert((name, machine), Why::Global);
                 has_changed = true;
@@ -398,71 +443,6 @@ impl<'a> Engine<'a> {
             }
         }
         (self.decisions, self.stuck)
-    }
-}
-
-/// The transactions that carry decisions out, guarded by the term of the engine
-/// that took them: `leader` is the create revision of its leader record, so an
-/// engine that was replaced cannot change anything any more.
-///
-/// What was decided because a machine is lost is guarded by its absence too: the
-/// store may take its time, and a machine that is back by then keeps its units.
-pub fn commit(leader: Revision, decisions: &[(Decision, Why)]) -> Vec<Txn> {
-    let term = Guard::CreateRevision(Key::Leader.to_string(), leader);
-    let mut txns: Vec<Txn> = Vec::new();
-    let mut batch: Vec<Op> = Vec::new();
-    let mut lost: BTreeSet<MachineId> = BTreeSet::new();
-    let close = |batch: &mut Vec<Op>, lost: &mut BTreeSet<MachineId>, txns: &mut Vec<Txn>| {
-        if !batch.is_empty() {
-            let missing =
-                std::mem::take(lost).into_iter().map(|id| Guard::Missing(Key::Machine(id).to_string()));
-            let guards = std::iter::once(term.clone()).chain(missing).collect();
-            txns.push(Txn { guards, ops: std::mem::take(batch) });
-        }
-    };
-    for (decision, why) in decisions {
-        if let Decision::DropBody { hash, mod_revision } = decision {
-            let key = Key::Body(*hash);
-            let guard = Guard::ModRevision(key.to_string(), *mod_revision);
-            // Alone: a unit that came to use it must not hold up the others.
-            close(&mut batch, &mut lost, &mut txns);
-            txns.push(Txn { guards: vec![term.clone(), guard], ops: vec![delete(&key)] });
-            continue;
-        }
-        let ops = ops_of(decision);
-        // One guard is the term's, and a decision adds at most one more.
-        if batch.len() + ops.len() > MAX_TXN_OPS || lost.len() + 2 > MAX_TXN_OPS {
-            close(&mut batch, &mut lost, &mut txns);
-        }
-        batch.extend(ops);
-        lost.extend(lost_machine(decision, why));
-    }
-    close(&mut batch, &mut lost, &mut txns);
-    txns
-}
-
-/// The machine whose loss is why a unit leaves it.
-fn lost_machine(decision: &Decision, why: &Why) -> Option<MachineId> {
-    match (decision, why) {
-        (
-            Decision::Move { from: machine, .. } | Decision::Unplace { machine, .. },
-            Why::MachineLost { .. },
-        ) => Some(*machine),
-        _ => None,
-    }
-}
-
-fn ops_of(decision: &Decision) -> Vec<Op> {
-    let key = |machine: &MachineId, unit: &UnitName| Key::Schedule(*machine, unit.clone());
-    match decision {
-        Decision::Unplace { unit, machine } => vec![delete(&key(machine, unit))],
-        Decision::Move { unit, from, to, record } => {
-            vec![delete(&key(from, unit)), put(&key(to, unit), json(record), None)]
-        }
-        Decision::Place { unit, machine, record } | Decision::Update { unit, machine, record } => {
-            vec![put(&key(machine, unit), json(record), None)]
-        }
-        Decision::DropBody { hash, .. } => vec![delete(&Key::Body(*hash))],
     }
 }
 

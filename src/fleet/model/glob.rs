@@ -47,6 +47,11 @@ pub enum BadGlob {
 }
 
 impl Glob {
+    /// Whether the pattern is this one name, without anything that stands for others.
+    pub fn is_exactly(&self, name: &str) -> bool {
+        self.text == name && self.tokens.iter().all(|token| matches!(token, Token::Literal(_)))
+    }
+
     /// Reads a pattern.
     ///
     /// # Errors

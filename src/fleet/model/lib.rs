@@ -12,8 +12,11 @@
 pub mod agent;
 pub mod api;
 pub mod cluster;
+mod commit;
+pub mod cordon;
 pub mod engine;
 pub mod glob;
+mod handover;
 mod loss;
 pub mod registry;
 pub mod requirements;

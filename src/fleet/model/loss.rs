@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proa_base::ids::MachineId;
 
 use crate::cluster::Cluster;
+use crate::handover::{self, Handover};
 use crate::registry::Millis;
+use crate::unit_name::UnitName;
 
 /// How fast machines are given up. A machine's record vanishes when it has not
 /// been heard of for `agent_ttl` (30 s by default).
@@ -21,11 +23,19 @@ pub struct Policy {
     /// least one: when more vanish at once, the network is to blame rather than
     /// the machines, and their units run on.
     pub lost_percent: u8,
+    /// How long a drained unit must be up on its new machine before the old one
+    /// lets go of it, in milliseconds.
+    pub up_ms: u64,
+    /// How long it may take to come up there; then the old one lets go of it
+    /// all the same, in milliseconds.
+    pub handover_ms: u64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { confirm_ms: 5_000, wave_ms: 60_000, lost_percent: 50 }
+        // A program that cannot live has died or is being started again within three
+        // seconds; pulling an image of some 100 MB takes a minute.
+        Self { confirm_ms: 5_000, wave_ms: 60_000, lost_percent: 50, up_ms: 3_000, handover_ms: 120_000 }
     }
 }
 
@@ -37,6 +47,8 @@ pub struct Memory {
     suspected: BTreeMap<MachineId, Millis>,
     /// Machines that were given up, and when.
     given_up: BTreeMap<MachineId, Millis>,
+    /// Units that two machines run until the new one has them up.
+    handovers: BTreeMap<UnitName, Handover>,
 }
 
 impl Memory {
@@ -77,13 +89,19 @@ impl Memory {
                 wake(oldest.map_or(now.0, |at| at.0).saturating_add(policy.wave_ms));
             }
         }
-        (Self { suspected, given_up }, wake_at)
+        let handovers = handover::look(cluster, &self.handovers, policy, now, &mut wake);
+        (Self { suspected, given_up, handovers }, wake_at)
     }
 
     /// Since when a machine is missed, if it has been given up.
     pub(crate) fn lost_since(&self, machine: MachineId) -> Option<Millis> {
         let since = *self.suspected.get(&machine)?;
         self.given_up.get(&machine).is_some_and(|at| *at >= since).then_some(since)
+    }
+
+    /// Whether the old machine of a drained unit may let go of it.
+    pub(crate) fn is_handed_over(&self, name: &UnitName) -> bool {
+        self.handovers.get(name).is_some_and(|handover| handover.is_done)
     }
 
     /// Machines that have units and no record, and since when.

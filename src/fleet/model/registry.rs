@@ -7,6 +7,7 @@
 //! | `schedule/<machine>/<unit>`  | [`ScheduleRecord`]        | -              | engine     |
 //! | `machines/<machine>`         | [`MachineRecord`]         | the machine's  | agent      |
 //! | `metadata/<machine>`         | [`MetadataRecord`]        | -              | API        |
+//! | `cordons/<machine>`          | [`CordonRecord`]          | -              | API        |
 //! | `states/<unit>/<machine>`    | [`StateRecord`]           | the machine's  | agent      |
 //! | `engine/leader`              | [`LeaderRecord`]          | the engine's   | engine     |
 //!
@@ -153,6 +154,25 @@ pub struct MachineRecord {
 /// with; `null` takes a key away.
 pub type MetadataRecord = BTreeMap<String, Option<String>>;
 
+/// A machine that is given no more units. Machine is the key.
+///
+/// The record outlives the machine's: one that reboots comes back cordoned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CordonRecord {
+    /// Whether the units that are there leave, too.
+    #[serde(default)]
+    pub drain: bool,
+    /// For whoever wonders, in words.
+    #[serde(default)]
+    pub reason: String,
+    /// The program that put it here and takes it away again; empty for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// Whether a person's cordon without `drain` was here before, and comes back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep: bool,
+}
+
 /// What systemd says about a unit on one machine. Unit and machine are the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateRecord {
@@ -212,6 +232,8 @@ pub enum Key {
     Machine(MachineId),
     /// `metadata/<machine>`.
     Metadata(MachineId),
+    /// `cordons/<machine>`.
+    Cordon(MachineId),
     /// `states/<unit>/<machine>`.
     State(UnitName, MachineId),
     /// `engine/leader`.
@@ -243,6 +265,7 @@ impl fmt::Display for Key {
             Self::Schedule(machine, name) => write!(f, "{PREFIX}schedule/{machine}/{name}"),
             Self::Machine(machine) => write!(f, "{PREFIX}machines/{machine}"),
             Self::Metadata(machine) => write!(f, "{PREFIX}metadata/{machine}"),
+            Self::Cordon(machine) => write!(f, "{PREFIX}cordons/{machine}"),
             Self::State(name, machine) => write!(f, "{PREFIX}states/{name}/{machine}"),
             Self::Leader => write!(f, "{PREFIX}engine/leader"),
         }
@@ -261,6 +284,7 @@ impl FromStr for Key {
             ["schedule", machine, name] => Self::Schedule(machine.parse()?, name.parse()?),
             ["machines", machine] => Self::Machine(machine.parse()?),
             ["metadata", machine] => Self::Metadata(machine.parse()?),
+            ["cordons", machine] => Self::Cordon(machine.parse()?),
             ["states", name, machine] => Self::State(name.parse()?, machine.parse()?),
             ["engine", "leader"] => Self::Leader,
             _ => return Err(BadKey::Shape),
@@ -281,6 +305,11 @@ pub fn units_prefix() -> String {
 /// What every machine that is alive is found under.
 pub fn machines_prefix() -> String {
     format!("{PREFIX}machines/")
+}
+
+/// What the cordons of all machines are found under.
+pub fn cordons_prefix() -> String {
+    format!("{PREFIX}cordons/")
 }
 
 /// What the states of one unit are found under.

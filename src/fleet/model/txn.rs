@@ -7,8 +7,8 @@ use proa_base::ids::MachineId;
 use serde::Serialize;
 
 use crate::registry::{
-    DesiredState, Key, Launch, LeaderRecord, LeaseId, MachineRecord, MetadataRecord, Revision, StateRecord,
-    UnitRecord,
+    CordonRecord, DesiredState, Key, Launch, LeaderRecord, LeaseId, MachineRecord, MetadataRecord, Revision,
+    StateRecord, UnitRecord,
 };
 use crate::unit_file::UnitFile;
 use crate::unit_name::UnitName;
@@ -144,6 +144,16 @@ pub fn set_metadata(id: MachineId, read_at: Option<Revision>, record: &MetadataR
         None => Guard::Missing(key.to_string()),
     };
     Txn { guards: vec![guard], ops: vec![put(&key, json(record), None)] }
+}
+
+/// Keeps units away from a machine, or changes how.
+pub fn cordon(id: MachineId, record: &CordonRecord) -> Txn {
+    Txn { guards: Vec::new(), ops: vec![put(&Key::Cordon(id), json(record), None)] }
+}
+
+/// Gives units to a machine again.
+pub fn uncordon(id: MachineId) -> Txn {
+    Txn { guards: Vec::new(), ops: vec![delete(&Key::Cordon(id))] }
 }
 
 /// Publishes what changed on this machine: a state, or `None` for a unit that

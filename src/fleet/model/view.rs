@@ -47,11 +47,12 @@ pub enum MachineColumn {
     Machine,
     Ip,
     Metadata,
+    State,
 }
 
 impl Column for MachineColumn {
     const ALL: &'static [(&'static str, Self)] =
-        &[("ip", Self::Ip), ("machine", Self::Machine), ("metadata", Self::Metadata)];
+        &[("ip", Self::Ip), ("machine", Self::Machine), ("metadata", Self::Metadata), ("state", Self::State)];
     const DEFAULT: &'static str = "machine,ip,metadata";
 }
 
@@ -134,6 +135,8 @@ pub fn list_machines(machines: &[Machine], fields: &str, style: Style) -> Result
     let cell = |machine: &Machine, column: MachineColumn| match column {
         MachineColumn::Machine => machine_id(&machine.id, style),
         MachineColumn::Ip => dash(&machine.primary_ip),
+        MachineColumn::State if machine.state.is_empty() => "ready".to_owned(),
+        MachineColumn::State => machine.state.clone(),
         MachineColumn::Metadata => {
             let pairs = machine.metadata.iter();
             let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();

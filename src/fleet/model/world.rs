@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proa_base::ids::MachineId;
 
 use crate::cluster::Cluster;
+use crate::registry::CordonRecord;
 use crate::requirements::Requirements;
 use crate::unit_name::UnitName;
 
@@ -40,6 +41,18 @@ pub enum Obstacle {
     /// `Replaces=` of the other one.
     #[error("every machine that would do has a unit that replaces it, such as {0}")]
     Replaced(UnitName),
+    /// Machines that are given no more units.
+    #[error("every machine that would do is cordoned, such as {machine}{}", because(.reason))]
+    Cordoned {
+        /// One of them.
+        machine: MachineId,
+        /// Why, in the words of whoever did it.
+        reason: String,
+    },
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
 /// A unit that takes part in scheduling.
@@ -49,7 +62,7 @@ pub(crate) struct Wanted {
 
 /// The schedule as it would be.
 pub(crate) struct World<'a> {
-    /// Machines that can be given units, with their metadata.
+    /// Machines that can have units, with their metadata.
     pub(crate) usable: BTreeMap<MachineId, BTreeMap<String, String>>,
     /// Units to place.
     pub(crate) wanted: BTreeMap<&'a UnitName, Wanted>,
@@ -59,6 +72,8 @@ pub(crate) struct World<'a> {
     /// a newcomer which itself has neither.
     wary: BTreeMap<MachineId, BTreeSet<&'a UnitName>>,
     by_load: BTreeSet<(usize, MachineId)>,
+    /// Machines that keep what they have and are given nothing more.
+    cordons: &'a BTreeMap<MachineId, CordonRecord>,
 }
 
 impl<'a> World<'a> {
@@ -78,6 +93,7 @@ impl<'a> World<'a> {
             on: BTreeMap::new(),
             at: BTreeMap::new(),
             wary: BTreeMap::new(),
+            cordons: cluster.cordons(),
         }
     }
 
@@ -201,6 +217,12 @@ impl<'a> World<'a> {
         self.others(name, machine, true).find(|other| self.drives_away(other, name))
     }
 
+    /// Why a machine is given nothing new.
+    pub(crate) fn cordoned(&self, machine: MachineId) -> Option<Obstacle> {
+        let reason = self.cordons.get(&machine)?.reason.clone();
+        Some(Obstacle::Cordoned { machine, reason })
+    }
+
     /// The machine with the fewest units that takes this one; of several the one
     /// with the lowest id.
     ///
@@ -217,7 +239,8 @@ impl<'a> World<'a> {
                 let by_this = || self.driven_away_by(name, machine).first().map(|one| (*one).clone());
                 by_other.or_else(|| peaceful.then(by_this).flatten()).map(Obstacle::Replaced)
             };
-            match self.objection(name, machine).or_else(replaced) {
+            let cordoned = || self.cordoned(machine);
+            match self.objection(name, machine).or_else(replaced).or_else(cordoned) {
                 None => return Ok(machine),
                 Some(obstacle) => nearest = nearest.max(obstacle),
             }

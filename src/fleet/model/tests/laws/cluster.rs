@@ -63,6 +63,7 @@ fn keys_survive_their_text() {
         (Key::Schedule(id, unit.clone()),     "/proa/fleet/schedule/00000000000000000000000000000007/a.service"),
         (Key::Machine(id),                    "/proa/fleet/machines/00000000000000000000000000000007"),
         (Key::Metadata(id),                   "/proa/fleet/metadata/00000000000000000000000000000007"),
+        (Key::Cordon(id),                     "/proa/fleet/cordons/00000000000000000000000000000007"),
         (Key::State(unit, id),                "/proa/fleet/states/a.service/00000000000000000000000000000007"),
         (Key::Leader,                         "/proa/fleet/engine/leader"),
     ];

@@ -12,12 +12,12 @@ use proptest::prelude::*;
 
 use crate::store::{Store, machine, machine_key, name};
 
-fn decide(store: &Store, memory: &Memory, now: u64) -> Plan {
+pub fn decide(store: &Store, memory: &Memory, now: u64) -> Plan {
     plan(&store.cluster, memory, &Policy::default(), View::Fresh, Millis(now))
 }
 
 /// Plans, carries the plan out, and checks that nothing is left to do.
-fn run(store: &mut Store, leader: Revision, memory: &Memory, now: u64) -> Plan {
+pub fn run(store: &mut Store, leader: Revision, memory: &Memory, now: u64) -> Plan {
     let first = decide(store, memory, now);
     for txn in commit(leader, &first.decisions) {
         assert!(store.commit(&txn));
@@ -30,7 +30,7 @@ fn run(store: &mut Store, leader: Revision, memory: &Memory, now: u64) -> Plan {
     first
 }
 
-fn three_machines() -> (Store, Revision) {
+pub fn three_machines() -> (Store, Revision) {
     let mut store = Store::default();
     store.add_machine(1, &[("region", "eu")]);
     store.add_machine(2, &[("region", "us"), ("disk", "ssd")]);
@@ -247,6 +247,9 @@ enum Change {
     Destroy(u8),
     Machine(u128, usize),
     Lose(u128),
+    Cordon(u128, bool),
+    Uncordon(u128),
+    Report(u8, u128, bool),
 }
 
 const X_FLEET: [&str; 12] = [
@@ -270,6 +273,9 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         1 => (0..6u8).prop_map(Change::Destroy),
         3 => (1..5u128, 0..3usize).prop_map(|(m, k)| Change::Machine(m, k)),
         1 => (1..5u128).prop_map(Change::Lose),
+        2 => (1..5u128, any::<bool>()).prop_map(|(m, drain)| Change::Cordon(m, drain)),
+        1 => (1..5u128).prop_map(Change::Uncordon),
+        3 => (0..6u8, 1..5u128, any::<bool>()).prop_map(|(u, m, up)| Change::Report(u, m, up)),
     ];
     prop::collection::vec(change, 1..40)
 }
@@ -291,6 +297,11 @@ fn make(store: &mut Store, change: &Change) {
             store.add_machine(*number, metadata[*kind]);
         }
         Change::Lose(number) => store.delete(&machine_key(*number)),
+        Change::Cordon(number, drain) => store.cordon(*number, *drain),
+        Change::Uncordon(number) => store.uncordon(*number),
+        Change::Report(unit, number, up) => {
+            store.report(&format!("u{unit}"), *number, if *up { "active" } else { "failed" });
+        }
     }
 }
 
@@ -300,10 +311,13 @@ fn check_schedule(store: &Store, stuck: &BTreeSet<String>) {
     for (unit, record) in cluster.units() {
         let asks = record.requirements.as_ref().unwrap();
         let machines: Vec<_> = cluster.machines_of(unit).collect();
-        assert!(asks.global || machines.len() <= 1, "{unit} is on {machines:?}");
+        // A unit that is handed over is on two machines, one of them drained.
+        let staying = machines.iter().filter(|id| !cluster.is_draining(**id)).count();
+        assert!(asks.global || staying <= 1 && machines.len() <= 2, "{unit} is on {machines:?}");
         let is_stuck = stuck.contains(unit.as_str());
         assert!(asks.global || is_stuck || !machines.is_empty(), "{unit} is nowhere");
-        for machine in machines.iter().filter(|id| cluster.machines().contains_key(*id)) {
+        let alive = machines.iter().filter(|id| cluster.machines().contains_key(*id));
+        for machine in alive.filter(|id| !cluster.is_draining(**id)) {
             if !is_stuck && !asks.global {
                 suits(store, unit, asks, *machine);
             }
@@ -354,11 +368,31 @@ proptest! {
                         }
                         Why::Misplaced(_) => assert!(is_alive),
                         Why::ReplacedBy(_) => {}
+                        Why::Drained => assert!(is_alive && before.is_draining(*from)),
                         other => panic!("moved because of {other:?}"),
                     }
                 }
             }
+            keeps_a_machine(&before, &store, &done);
             memory = done.memory;
+        }
+    }
+}
+
+/// A unit that is still wanted and was on a live machine is on one afterwards, and
+/// nobody comes to a cordoned machine.
+fn keeps_a_machine(before: &proa_fleet_model::cluster::Cluster, store: &Store, done: &Plan) {
+    let after = &store.cluster;
+    let is_alive = |id: &proa_base::ids::MachineId| after.machines().contains_key(id);
+    for (unit, record) in after.units() {
+        let asks = record.requirements.as_ref().unwrap();
+        let was_alive = before.machines_of(unit).any(|id| is_alive(&id));
+        let is_on = after.machines_of(unit).any(|id| is_alive(&id));
+        assert!(asks.global || !was_alive || is_on, "{unit} was taken off its machine");
+    }
+    for (decision, _) in &done.decisions {
+        if let Decision::Place { machine, .. } | Decision::Move { to: machine, .. } = decision {
+            assert!(!before.cordons().contains_key(machine), "{decision:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod cluster;
+mod drain;
 mod engine;
 mod files;
 mod store;

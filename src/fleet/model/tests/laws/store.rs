@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use proa_base::ids::MachineId;
 use proa_fleet_model::cluster::Cluster;
 use proa_fleet_model::registry::{
-    DesiredState, Entry, Event, LeaderRecord, LeaseId, MachineRecord, Revision,
+    CordonRecord, DesiredState, Entry, Event, Key, LeaderRecord, LeaseId, MachineRecord, Millis, Revision,
+    StateRecord,
 };
 use proa_fleet_model::txn::{self, Guard, MAX_TXN_OPS, Op, Txn};
 use proa_fleet_model::unit_file::UnitFile;
@@ -87,6 +88,32 @@ impl Store {
             Some(known) => txn::replace_unit(&name(unit), known, &file, desired),
         };
         assert!(self.commit(&txn));
+    }
+
+    pub fn cordon(&mut self, number: u128, drain: bool) {
+        let record = CordonRecord { drain, reason: "update".to_owned(), ..CordonRecord::default() };
+        assert!(self.commit(&txn::cordon(machine(number), &record)));
+    }
+
+    pub fn uncordon(&mut self, number: u128) {
+        assert!(self.commit(&txn::uncordon(machine(number))));
+    }
+
+    /// What the agent of a machine says of a unit, launched from its current file.
+    pub fn report(&mut self, unit: &str, number: u128, active: &str) {
+        let Some(known) = self.cluster.known_unit(&name(unit)) else { return };
+        let state = StateRecord {
+            load: "loaded".to_owned(),
+            active: active.to_owned(),
+            sub: active.to_owned(),
+            hash: known.record.hash,
+            reached: DesiredState::Launched,
+            since: Millis(0),
+            problem: None,
+        };
+        let key = Key::State(name(unit), machine(number)).to_string();
+        self.revision += 1;
+        self.put(&key, &serde_json::to_vec(&state).unwrap());
     }
 
     pub fn elect(&mut self) -> Revision {

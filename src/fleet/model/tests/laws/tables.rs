@@ -17,6 +17,7 @@ fn machines() -> Vec<Machine> {
         id: id.to_owned(),
         primary_ip: ip.to_owned(),
         metadata: Default::default(),
+        state: String::new(),
     };
     let mut first = machine("0123456789abcdef0123456789abcdef", "10.0.0.1");
     first.metadata = metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
@@ -32,6 +33,10 @@ fn machines_are_listed_as_fleet_lists_them() {
          01234567...\t10.0.0.1\tdisk=ssd,region=eu\n\
          fedcba98...\t-\t\t-\n"
     );
+    let mut cordoned = machines();
+    cordoned[0].state = "draining".to_owned();
+    let text = list_machines(&cordoned, "ip,state", SHORT).unwrap();
+    assert_eq!(text, "IP\t\tSTATE\n10.0.0.1\tdraining\n-\t\tready\n");
     let text = list_machines(&machines(), "machine", BARE_FULL).unwrap();
     assert_eq!(text, "0123456789abcdef0123456789abcdef\nfedcba9876543210fedcba9876543210\n");
 }
