@@ -8,7 +8,10 @@
 //! 3. Boot an unproven slot only after the plan that spends its try succeeded.
 
 pub mod crc;
+pub mod error_code;
 pub mod gpt;
 pub mod guid;
 pub mod layout;
+pub mod omaha;
 pub mod slots;
+pub mod version;
