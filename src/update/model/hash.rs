@@ -1,5 +1,6 @@
 //! SHA-256 hashes as values: made from bytes, written as hex.
 
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// Bytes of a hash.
@@ -9,7 +10,8 @@ pub const HASH_BYTES: usize = 32;
 ///
 /// The hash at the root of an image's hash tree, a payload's hash and that of
 /// one operation are all of this type; the field's name says which it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Sha256(pub [u8; HASH_BYTES]);
 
 /// A text that is no SHA-256.
@@ -45,6 +47,20 @@ impl FromStr for Sha256 {
 
     fn from_str(text: &str) -> Result<Self, BadSha256> {
         unhex(text).and_then(|bytes| Self::from_bytes(&bytes)).ok_or(BadSha256)
+    }
+}
+
+impl TryFrom<String> for Sha256 {
+    type Error = BadSha256;
+
+    fn try_from(text: String) -> Result<Self, BadSha256> {
+        text.parse()
+    }
+}
+
+impl From<Sha256> for String {
+    fn from(hash: Sha256) -> Self {
+        hash.to_string()
     }
 }
 

@@ -13,6 +13,7 @@ pub mod gpt;
 pub mod guid;
 pub mod hash;
 pub mod layout;
+pub mod metadata;
 pub mod omaha;
 pub mod payload;
 pub mod slots;

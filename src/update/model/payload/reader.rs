@@ -34,7 +34,7 @@ pub struct Expected {
 
 impl Expected {
     /// Refuses what is beyond all limits, before anything is fetched.
-    fn check(&self) -> Result<(), Fault> {
+    pub(crate) fn check(&self) -> Result<(), Fault> {
         let limits = [
             ("the size of the slot", self.slot_bytes, verity::sealed_bytes(verity::DATA_BLOCKS_MAX)),
             ("the size of the manifest", self.head_bytes, HEAD_BYTES_MAX.min(self.size_bytes)),
@@ -50,7 +50,7 @@ impl Expected {
 
 /// The largest payload for a slot of `slot_bytes`: all of it uncompressed, a
 /// 16th more for a careless compressor, the largest manifest and the signatures.
-pub(crate) fn size_bytes_max(slot_bytes: u64) -> u64 {
+fn size_bytes_max(slot_bytes: u64) -> u64 {
     slot_bytes + slot_bytes / 16 + OPERATION_DATA_BYTES_MAX + HEAD_BYTES_MAX + super::SIGNATURES_BYTES_MAX
 }
 
