@@ -28,8 +28,12 @@ pub struct Fleetctl {
 pub enum Command {
     /// See [`Cat`].
     Cat(Cat),
+    /// See [`Cordon`].
+    Cordon(Cordon),
     /// See [`Destroy`].
     Destroy(Destroy),
+    /// See [`Drain`].
+    Drain(Drain),
     /// See [`Journal`].
     Journal(Journal),
     /// See [`ListMachines`].
@@ -48,6 +52,8 @@ pub enum Command {
     Stop(Stop),
     /// See [`Submit`].
     Submit(Submit),
+    /// See [`Uncordon`].
+    Uncordon(Uncordon),
     /// See [`Unload`].
     Unload(Unload),
     /// See [`Version`].
@@ -63,6 +69,18 @@ pub struct Cat {
     pub unit: String,
 }
 
+/// Give no more units to machines; what they have stays.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "cordon")]
+pub struct Cordon {
+    /// why, for whoever wonders
+    #[argh(option, default = "String::new()")]
+    pub reason: String,
+    /// machines: ids, the beginning of an id, or self
+    #[argh(positional)]
+    pub machines: Vec<String>,
+}
+
 /// Stop units and forget them.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "destroy")]
@@ -76,6 +94,24 @@ pub struct Destroy {
     /// units, also as patterns of existing ones
     #[argh(positional)]
     pub units: Vec<String>,
+}
+
+/// Give no more units to machines, and move those that they have to others.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "drain")]
+pub struct Drain {
+    /// why, for whoever wonders
+    #[argh(option, default = "String::new()")]
+    pub reason: String,
+    /// do not wait until they are empty
+    #[argh(switch)]
+    pub no_block: bool,
+    /// looks before giving up waiting; 0 means no limit
+    #[argh(option, default = "0")]
+    pub block_attempts: u64,
+    /// machines: ids, the beginning of an id, or self
+    #[argh(positional)]
+    pub machines: Vec<String>,
 }
 
 /// Print what a unit has logged, from the machine it runs on.
@@ -106,7 +142,7 @@ pub struct ListMachines {
     /// no header line
     #[argh(switch)]
     pub no_legend: bool,
-    /// columns, parted by commas: machine,ip,metadata
+    /// columns, parted by commas: machine,ip,metadata,state
     #[argh(option)]
     pub fields: Option<String>,
 }
@@ -211,6 +247,15 @@ pub struct Submit {
     /// unit files
     #[argh(positional)]
     pub units: Vec<String>,
+}
+
+/// Give units to machines again.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "uncordon")]
+pub struct Uncordon {
+    /// machines: ids, the beginning of an id, or self
+    #[argh(positional)]
+    pub machines: Vec<String>,
 }
 
 /// Stop units and take them off their machines.

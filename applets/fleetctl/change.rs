@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::{Error, remote::Remote, units};
 
 /// Between two looks at a unit that is waited for.
-const LOOK: Duration = Duration::from_millis(250);
+pub const LOOK: Duration = Duration::from_millis(250);
 /// A reason why a unit has no machine is worth telling after this long: the
 /// engine needs a moment to place it.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -2,6 +2,7 @@
 
 mod args;
 mod change;
+mod machines;
 mod remote;
 mod show;
 mod units;
@@ -54,6 +55,39 @@ pub enum Error {
     /// A pattern without a match.
     #[error("no unit in the cluster matches {0:?}")]
     NoMatch(String),
+    /// A word that stands for no machine.
+    #[error("no machine has an id that begins with {0:?}; fleetctl list-machines --full shows them")]
+    UnknownMachine(String),
+    /// A word that stands for several.
+    #[error("{word:?} is the beginning of {count} ids; give more of its digits")]
+    ManyMachines {
+        /// The word.
+        word: String,
+        /// How many machines it stands for.
+        count: usize,
+    },
+    /// A command without its machines.
+    #[error("name at least one machine")]
+    NoMachines,
+    /// About one machine.
+    #[error("Machine {machine}: {source}")]
+    OfMachine {
+        /// The machine.
+        machine: String,
+        /// What fleetd said.
+        #[source]
+        source: remote::Error,
+    },
+    /// A machine that still has units after the attempts given.
+    #[error("Machine {machine} is not empty after {attempts} looks: {instead}")]
+    NotEmpty {
+        /// The machine.
+        machine: String,
+        /// How often it was looked at.
+        attempts: u64,
+        /// What is still there.
+        instead: String,
+    },
     /// A command without its units.
     #[error("name at least one unit")]
     NoUnits,
@@ -138,6 +172,12 @@ async fn run(remote: &Remote, command: &Command) -> Result<u8, Vec<Error>> {
         Command::ListUnits(args) => show::units(remote, args).await.map(done).map_err(alone),
         Command::ListUnitFiles(args) => show::unit_files(remote, args).await.map(done).map_err(alone),
         Command::Cat(args) => show::cat(remote, args).await.map(done).map_err(alone),
+        Command::Cordon(args) => machines::cordon(remote, &args.machines, &args.reason).await.map(done),
+        Command::Uncordon(args) => machines::uncordon(remote, &args.machines).await.map(done),
+        Command::Drain(args) => {
+            let waiting = waiting(args.no_block, args.block_attempts);
+            machines::drain(remote, &args.machines, &args.reason, waiting).await.map(done)
+        }
         Command::Journal(args) => show::journal(remote, args).await.map(done).map_err(alone),
         Command::Status(args) => show::status(remote, args).await.map_err(alone),
         Command::Submit(args) => {

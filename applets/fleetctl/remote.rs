@@ -7,7 +7,8 @@ use hyper::body::{Bytes, Incoming};
 use proa_fleet_daemon::client::{self, Endpoint, encode};
 use proa_fleet_model::{
     api::{ErrorBody, Machine, MachinePage, Unit, UnitPage, UnitState, UnitStatePage},
-    registry::DesiredState,
+    cordon::Cordon,
+    registry::{CordonRecord, DesiredState},
     unit_file::UnitFile,
 };
 use serde::de::DeserializeOwned;
@@ -76,6 +77,33 @@ impl Remote {
     pub async fn machines(&self) -> Result<Vec<Machine>, Error> {
         let part = |page: MachinePage| (page.machines, page.next_page_token);
         self.pages("/fleet/v1/machines", part).await
+    }
+
+    /// All cordons.
+    pub async fn cordons(&self) -> Result<Vec<Cordon>, Error> {
+        self.get("/fleet/v1/cordons").await
+    }
+
+    /// The cordon of one machine, or `None` when it takes units.
+    pub async fn cordon(&self, machine: &str) -> Result<Option<Cordon>, Error> {
+        match self.get(&cordon_path(machine)).await {
+            Ok(cordon) => Ok(Some(cordon)),
+            Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps units away from a machine.
+    pub async fn put_cordon(&self, machine: &str, record: &CordonRecord) -> Result<(), Error> {
+        let body = serde_json::to_vec(record).expect("a cordon becomes JSON");
+        let answer = self.send(Method::PUT, &cordon_path(machine), Some(body)).await?;
+        self.accept(answer).await.map(drop)
+    }
+
+    /// Gives units to a machine again.
+    pub async fn delete_cordon(&self, machine: &str) -> Result<(), Error> {
+        let answer = self.send(Method::DELETE, &cordon_path(machine), None).await?;
+        self.accept(answer).await.map(drop)
     }
 
     /// One unit, or `None` when there is none.
@@ -192,6 +220,10 @@ impl Remote {
 fn local() -> Endpoint {
     let old = Path::new("/var/run/fleet.sock");
     Endpoint::Unix(if old.exists() { old.into() } else { "/run/fleet.sock".into() })
+}
+
+fn cordon_path(machine: &str) -> String {
+    format!("/fleet/v1/cordons/{}", encode(machine))
 }
 
 fn unit_path(name: &str) -> String {
