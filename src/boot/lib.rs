@@ -6,15 +6,11 @@
 mod address;
 mod arp;
 mod console;
-mod disks;
 mod identity;
 mod interface;
 mod mounts;
 mod settings;
-mod slots;
 mod start;
 mod sys;
 
-pub use disks::{Disk, DiskError};
-pub use slots::{SlotError, Slots};
 pub use start::run;

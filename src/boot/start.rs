@@ -2,12 +2,10 @@
 
 use crate::{
     console,
-    disks::{self, Disk},
     identity::{self, Identity, IdentityError},
     interface::{self, Claim, InterfaceError},
     mounts::{self, MountError, SYSROOT},
     settings::{self, AfterFailure},
-    slots::{self, SlotError, Slots},
     sys,
 };
 use proa_base::{
@@ -15,6 +13,7 @@ use proa_base::{
     net::Network,
     settings::{Program, review},
 };
+use proa_update_disk::{Disk, SlotError, Slots, disk};
 use proa_update_model::{layout, slots::Boot};
 use std::{
     convert::Infallible,
@@ -103,7 +102,7 @@ fn start(known: &[&Program], began: Instant, words: &mut Vec<Word>) -> Result<In
     let claim = begin_claim(words);
 
     let mut slots = wait_for_slots()?;
-    slots::mend_and_tell(&mut slots);
+    mend_and_tell(&mut slots);
     mount_best_slot(&mut slots)?;
     mount_state(&slots)?;
     let identity = identify()?;
@@ -181,7 +180,7 @@ fn wait_for_slots() -> Result<Slots, StartError> {
 /// The first disk with slots, and what was seen on the disks before it.
 fn look_for_slots() -> (Option<Slots>, String) {
     let mut seen = String::new();
-    for disk in disks::list(Path::new(SYS_BLOCK), Path::new("/dev")) {
+    for disk in disk::list(Path::new(SYS_BLOCK), Path::new("/dev")) {
         let path = disk.as_ref().map(|disk| disk.path().display().to_string()).unwrap_or_default();
         match disk.and_then(Slots::find) {
             Ok(Some(slots)) => return (Some(slots), seen),
@@ -190,6 +189,16 @@ fn look_for_slots() -> (Option<Slots>, String) {
         }
     }
     (None, seen)
+}
+
+/// Mends a damaged copy of the table if there is one. A disk that cannot be
+/// written still boots a proven slot, so this only tells.
+fn mend_and_tell(slots: &mut Slots) {
+    let Some(damage) = slots.damage() else { return };
+    match slots.mend() {
+        Ok(()) => console::say(format_args!("{damage}: mended from the other copy")),
+        Err(error) => console::say(format_args!("{damage}: cannot mend it: {}", console::chain(&error))),
+    }
 }
 
 fn mount_best_slot(slots: &mut Slots) -> Result<(), StartError> {

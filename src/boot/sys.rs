@@ -81,15 +81,6 @@ pub fn restart() -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Asks the kernel to look at the partition table of an open disk again.
-///
-/// Source: linux/fs.h, `BLKRRPART` = `_IO(0x12, 95)`.
-pub fn reread_partitions(disk: &impl AsRawFd) -> io::Result<()> {
-    const BLKRRPART: libc::Ioctl = 0x125f;
-    // SAFETY: this request takes no argument.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART) }).map(drop)
-}
-
 /// What statfs(2) calls the type of the file system at `path`.
 pub fn file_system_magic(path: &Path) -> io::Result<i64> {
     let path = text(path.as_os_str().as_bytes())?;

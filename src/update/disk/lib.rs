@@ -1,1 +1,8 @@
-//! Disks: reading their partition tables and performing plans on them.
+//! Disks: reading their partition tables, choosing among their slots, and
+//! performing plans on them. `/init` and the updater see one disk through it.
+
+pub mod disk;
+pub mod slots;
+
+pub use disk::{Disk, DiskError};
+pub use slots::{SlotError, Slots};

@@ -1,11 +1,10 @@
-//! The slots of one disk: which may boot, and spending a try before one does.
+//! The slots of one disk: which may boot, spending a try before one does, and
+//! changing their flags.
 
-use crate::{
-    console,
-    disks::{Disk, DiskError},
-};
+use crate::disk::{Disk, DiskError};
 use proa_update_model::{
     gpt::{Fault, NoTable, Partition, Place, Table},
+    guid::Guid,
     layout,
     slots::{Boot, SlotFlags, order},
 };
@@ -60,10 +59,25 @@ impl Slots {
         order(&flags)
     }
 
+    /// How many there are, whether they boot or not.
+    pub fn count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The slot whose partition has this number.
+    pub fn index_of_number(&self, number: u32) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.number == number)
+    }
+
+    /// The slot whose partition has this GUID.
+    pub fn index_of_guid(&self, guid: Guid) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.guid == guid)
+    }
+
     /// The partition of one slot.
     ///
     /// # Panics
-    /// When `index` is not one of [`Self::boots`].
+    /// When `index` is not below [`Self::count`].
     pub fn partition(&self, index: usize) -> &Partition {
         &self.slots[index]
     }
@@ -99,9 +113,25 @@ impl Slots {
     /// [`SlotError`]; then the slot must not be started, for it would never be
     /// given up.
     pub fn spend(&mut self, boot: &Boot) -> Result<(), SlotError> {
-        let Some(flags) = boot.write else { return Ok(()) };
-        let number = self.slots[boot.index].number;
-        self.disk.perform(&self.table.change(&[(number, flags.0)])?)?;
+        match boot.write {
+            None => Ok(()),
+            Some(flags) => self.write_flags(&[(boot.index, flags)]),
+        }
+    }
+
+    /// Gives slots new flags, all of them at once or none, in both copies of
+    /// the table; a damaged copy is mended on the way.
+    ///
+    /// # Errors
+    /// [`SlotError`]; after a power cut in the middle either the old flags or
+    /// the new ones count.
+    ///
+    /// # Panics
+    /// When an index is not below [`Self::count`].
+    pub fn write_flags(&mut self, changes: &[(usize, SlotFlags)]) -> Result<(), SlotError> {
+        let changes: Vec<_> =
+            changes.iter().map(|(index, flags)| (self.slots[*index].number, flags.0)).collect();
+        self.disk.perform(&self.table.change(&changes)?)?;
         // What counts is what the disk holds, not what was sent to it.
         self.table = self.disk.table()?;
         self.slots = of_type(&self.table, layout::SLOT_TYPE);
@@ -130,18 +160,8 @@ impl Slots {
     }
 }
 
-fn of_type(table: &Table, wanted: proa_update_model::guid::Guid) -> Vec<Partition> {
+fn of_type(table: &Table, wanted: Guid) -> Vec<Partition> {
     table.partitions().into_iter().filter(|partition| partition.type_guid == wanted).collect()
-}
-
-/// Mends a damaged copy of the table if there is one. A disk that cannot be
-/// written still boots a proven slot, so this only tells.
-pub fn mend_and_tell(slots: &mut Slots) {
-    let Some(damage) = slots.damage() else { return };
-    match slots.mend() {
-        Ok(()) => console::say(format_args!("{damage}: mended from the other copy")),
-        Err(error) => console::say(format_args!("{damage}: cannot mend it: {}", console::chain(&error))),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{SlotError, Slots};
-use crate::disks::{Disk, DiskError};
+use crate::disk::{Disk, DiskError};
 use proa_update_model::{layout, slots::SlotFlags};
 use std::{
     fs::{self, OpenOptions},
@@ -167,7 +167,7 @@ fn two_damaged_copies_are_an_error_that_names_both() {
     garble(image.path(), 2);
     garble(image.path(), SECTORS - 1);
     let error = Slots::find(Disk::open(image.path(), 512).unwrap()).unwrap_err();
-    let text = crate::console::chain(&error);
+    let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
     let want = "both partition tables are unusable; primary: bad checksum of the entries; backup: no header";
     assert!(text.contains(want), "{text}");
     assert!(text.contains(&image.path().display().to_string()), "{text}");

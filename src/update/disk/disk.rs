@@ -1,11 +1,12 @@
 //! Disks: reading their partition tables and performing plans on them.
 
-use crate::sys;
-use proa_update_model::gpt::{Fault, Geometry, Header, NoTable, PRIMARY_LBA, Step, Table, TableCopy};
+use proa_update_model::gpt::{
+    Fault, Geometry, Header, NoTable, PRIMARY_LBA, Partition, Step, Table, TableCopy,
+};
 use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
 };
 
@@ -121,8 +122,25 @@ impl Disk {
     }
 
     /// Makes the kernel look at the table again, after it was mended.
+    ///
+    /// # Errors
+    /// The kernel's: a partition that is in use keeps it from looking.
     pub fn reread(&self) -> io::Result<()> {
-        sys::reread_partitions(&File::open(&self.path)?)
+        /// Source: linux/fs.h, `BLKRRPART` = `_IO(0x12, 95)`.
+        const BLKRRPART: libc::Ioctl = 0x125f;
+        let file = File::open(&self.path)?;
+        // SAFETY: this request takes no argument.
+        match unsafe { libc::ioctl(file.as_raw_fd(), BLKRRPART) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Where a partition is on the disk, in bytes: its start and its length.
+    pub fn extent(&self, partition: &Partition) -> (u64, u64) {
+        let sector_bytes = u64::from(self.geometry.sector_bytes);
+        let sectors = partition.last_lba + 1 - partition.first_lba;
+        (partition.first_lba * sector_bytes, sectors * sector_bytes)
     }
 }
 
