@@ -16,6 +16,10 @@ key=$({
 } | content_key)
 out=$cache_root/kernel-$key
 
+mkdir -p "$cache_root"
+# Whoever comes second waits for the first and finds the kernel made.
+exec 9>"$cache_root/kernel.lock"
+flock 9
 if [ ! -f "$out/bzImage" ]; then
     echo "building the kernel into $out (once, about 10 minutes on 2 cores)" >&2
     mkdir -p "$out"
@@ -24,6 +28,9 @@ if [ ! -f "$out/bzImage" ]; then
     tar -xf "$source_tar" -C "$work" --strip-components=1
     # Fixed names and time: the same input gives the same kernel.
     export KBUILD_BUILD_TIMESTAMP='2025-01-01 00:00:00' KBUILD_BUILD_USER=proa KBUILD_BUILD_HOST=proa
+    # Each kernel has a name of its own: /init tells by it whether the slot it
+    # starts has the kernel that runs.
+    export LOCALVERSION=-$key
     {
         make -C "$work" tinyconfig
         (cd "$work" && scripts/kconfig/merge_config.sh -m .config "$OLDPWD/buildroot/kernel.fragment")
