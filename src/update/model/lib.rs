@@ -16,6 +16,7 @@ pub mod layout;
 pub mod metadata;
 pub mod omaha;
 pub mod payload;
+pub mod rollout;
 pub mod slots;
 pub mod verity;
 pub mod version;
