@@ -9,12 +9,13 @@ use std::process::ExitCode;
 /// This applet's row; `applets/lib.rs` lists it.
 pub const APPLET: Applet = Applet { name: "init", link: "/init", main };
 
-/// The kernel's arguments are ignored: they are words of its command line that
-/// it does not know, and that line is read whole.
-fn main(_arguments: Vec<String>) -> ExitCode {
-    proa_boot::run(&[
-        &proa_base::machine::MACHINE,
-        &proa_etcd_server::settings::PROGRAM,
-        &proa_fleet_daemon::config::PROGRAM,
-    ])
+fn main(arguments: Vec<String>) -> ExitCode {
+    proa_boot::run(
+        &arguments,
+        &[
+            &proa_base::machine::MACHINE,
+            &proa_etcd_server::settings::PROGRAM,
+            &proa_fleet_daemon::config::PROGRAM,
+        ],
+    )
 }

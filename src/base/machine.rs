@@ -34,6 +34,20 @@ pub const MACHINE: Program = Program {
             switch: true,
             check: checks::boolean,
         },
+        Setting {
+            name: "watchdog",
+            default: "60",
+            help: "seconds without a sign of life after which the machine restarts; 0 never",
+            switch: false,
+            check: checks::number,
+        },
+        Setting {
+            name: "slot",
+            default: "",
+            help: "the slot that a kernel was started for; set by /init alone",
+            switch: false,
+            check: checks::any,
+        },
     ],
 };
 

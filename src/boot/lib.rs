@@ -6,11 +6,18 @@
 mod address;
 mod arp;
 mod console;
+mod cpio;
 mod identity;
 mod interface;
+mod kernel;
+mod logs;
+mod mapper;
 mod mounts;
 mod settings;
+mod stage1;
+mod stage2;
 mod start;
 mod sys;
+mod watchdog;
 
 pub use start::run;

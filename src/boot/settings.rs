@@ -15,6 +15,12 @@ pub fn value<'a>(words: &'a [Word], name: &str) -> &'a str {
     values.find(|value| (setting.check)(value).is_ok()).unwrap_or(setting.default)
 }
 
+/// After how many seconds without a sign of life the machine restarts; 0 never.
+pub fn watchdog_seconds(words: &[Word]) -> u32 {
+    let seconds: u64 = value(words, "watchdog").parse().expect("the setting's check accepts only numbers");
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
 /// How long a failed machine shows its message before it restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFailure {

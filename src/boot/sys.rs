@@ -2,10 +2,11 @@
 
 use std::{
     ffi::CString,
+    fs::File,
     io,
     net::Ipv4Addr,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -79,6 +80,48 @@ pub fn restart() -> io::Error {
         libc::reboot(libc::RB_AUTOBOOT);
     }
     io::Error::last_os_error()
+}
+
+/// Starts the kernel that [`kexec_load`] loaded; returns only on failure.
+pub fn start_loaded_kernel() -> io::Error {
+    // SAFETY: neither call takes a pointer.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_KEXEC);
+    }
+    io::Error::last_os_error()
+}
+
+/// kexec_file_load(2).
+pub fn kexec_load(kernel: RawFd, initramfs: RawFd, command_line: &str) -> io::Result<()> {
+    let line = text(command_line.as_bytes())?;
+    let bytes = line.as_bytes_with_nul().len();
+    // SAFETY: a zero-terminated string of the length that is told.
+    let result =
+        unsafe { libc::syscall(libc::SYS_kexec_file_load, kernel, initramfs, bytes, line.as_ptr(), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A file that is only in memory.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    let name = text(name.as_bytes())?;
+    // SAFETY: a zero-terminated string; a descriptor it returns is ours.
+    unsafe { Ok(File::from_raw_fd(check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?)) }
+}
+
+/// Becomes another program in the same process; returns only on failure.
+pub fn become_program(path: &Path, arguments: &[&str]) -> io::Error {
+    let run = || -> io::Result<()> {
+        let path = text(path.as_os_str().as_bytes())?;
+        let arguments: Vec<_> =
+            arguments.iter().map(|word| text(word.as_bytes())).collect::<Result<_, _>>()?;
+        let pointers: Vec<_> = arguments.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
+        // SAFETY: zero-terminated strings and a null-terminated array that live
+        // until the call replaces this program.
+        unsafe { libc::execv(path.as_ptr(), pointers.as_ptr()) };
+        Err(io::Error::last_os_error())
+    };
+    run().expect_err("execv returns only on failure")
 }
 
 /// What statfs(2) calls the type of the file system at `path`.

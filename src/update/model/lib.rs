@@ -7,6 +7,7 @@
 //!    flush of the disk's cache.
 //! 3. Boot an unproven slot only after the plan that spends its try succeeded.
 
+pub mod boot_record;
 pub mod crc;
 pub mod error_code;
 pub mod gpt;
@@ -16,6 +17,7 @@ pub mod layout;
 pub mod metadata;
 pub mod omaha;
 pub mod payload;
+pub mod reboot;
 pub mod rollout;
 pub mod slots;
 pub mod verity;
