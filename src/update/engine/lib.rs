@@ -1,2 +1,6 @@
-//! The updater: poll, download, write and verify the passive slot, decide whether a boot was good,
-//! and reboot when the cluster can bear it.
+//! The updater: it asks for releases, writes and verifies the passive slot, finds
+//! out whether a boot is good, and coordinates reboots.
+
+pub mod http;
+pub mod locksmith;
+pub mod settings;
