@@ -9,14 +9,19 @@
 
 pub mod boot_record;
 pub mod crc;
+pub mod engine;
 pub mod error_code;
+pub mod failure;
 pub mod gpt;
 pub mod guid;
 pub mod hash;
+pub mod health;
+pub mod kept;
 pub mod layout;
 pub mod metadata;
 pub mod omaha;
 pub mod payload;
+pub mod poll;
 pub mod reboot;
 pub mod rollout;
 pub mod slots;
