@@ -8,6 +8,9 @@ mod etcdctl;
 mod fleetctl;
 mod fleetd;
 mod init;
+mod locksmithctl;
+mod locksmithd;
+mod slotctl;
 
 use std::process::ExitCode;
 
@@ -22,8 +25,16 @@ pub struct Applet {
 }
 
 /// All commands, by name.
-pub const APPLETS: &[&Applet] =
-    &[&etcd::APPLET, &etcdctl::APPLET, &fleetctl::APPLET, &fleetd::APPLET, &init::APPLET];
+pub const APPLETS: &[&Applet] = &[
+    &etcd::APPLET,
+    &etcdctl::APPLET,
+    &fleetctl::APPLET,
+    &fleetd::APPLET,
+    &init::APPLET,
+    &locksmithctl::APPLET,
+    &locksmithd::APPLET,
+    &slotctl::APPLET,
+];
 
 /// The command of this name.
 pub fn find(name: &str) -> Option<&'static Applet> {

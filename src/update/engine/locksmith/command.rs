@@ -16,6 +16,8 @@ use super::{
 
 /// Between two rounds of a reboot that a person waits for.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Rounds of a person's reboot that may fail in a row: an election takes two.
+const MAX_ERRORS: usize = 10;
 
 /// `status`: the original's lines, and then what is known of each holder.
 ///
@@ -90,25 +92,39 @@ pub async fn set_max(store: &Store, group: &str, max: i64) -> Result<String, Err
     Ok(format!("Old-Max: {}\nMax: {}\n", before.max, after.max))
 }
 
-/// `reboot`: goes through the gate, and tells what it waits for.
+/// `reboot`: goes through the gate, and tells what it waits for. A round that
+/// fails is tried again: in the middle of it there is nothing better to do.
 ///
 /// # Errors
-/// When a round fails; what was begun is ended by locksmithd or by the lease.
+/// When [`MAX_ERRORS`] rounds fail one after the other; what was begun is ended
+/// by locksmithd or by the lease.
 pub async fn reboot(config: Config, store: Store, tell: impl Fn(&str)) -> Result<(), Error> {
     let mut rounds = Rounds::new(config, store, Asked::ByPerson);
     let mut told = String::new();
+    let mut errors = 0;
     loop {
-        match rounds.once().await? {
-            Outcome::GoesDown => return Ok(()),
-            Outcome::Acted => {}
-            Outcome::Rested(why) | Outcome::LetGo(why) => {
-                let line = why.to_string();
-                if line != told {
-                    tell(&line);
-                    told = line;
-                }
-                tokio::time::sleep(PAUSE).await;
+        let line = match rounds.once().await {
+            Ok(Outcome::GoesDown) => return Ok(()),
+            Ok(Outcome::Acted) => {
+                errors = 0;
+                continue;
             }
+            Ok(Outcome::Rested(why) | Outcome::LetGo(why)) => {
+                errors = 0;
+                why.to_string()
+            }
+            Err(error) => {
+                errors += 1;
+                if errors >= MAX_ERRORS {
+                    return Err(error);
+                }
+                proa_base::cli::chain(&error)
+            }
+        };
+        if line != told {
+            tell(&line);
+            told = line;
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }

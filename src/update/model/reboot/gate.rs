@@ -224,7 +224,8 @@ fn before_reboot(sight: &Sight, mine: Option<&Intent>) -> Step {
         // An intent with another target, or whose lease ended, is written anew.
         (None, _) if mine.is_none() && holds => Step::Rest(Why::ByHand),
         (None, true) => Step::Claim(intent(sight, version, held_s)),
-        (Some(_) | None, false) if sight.semaphore.semaphore <= 0 => wait(locked(sight)),
+        // Another was faster. The claim goes, so that its time is that of the lock.
+        (_, false) if sight.semaphore.semaphore <= 0 => give_up(locked(sight)),
         (None, false) => Step::Claim(intent(sight, version, 0)),
         (Some(_), false) => Step::TakeLock,
         (Some(mine), true) => with_lock(sight, mine, held_s, wait),

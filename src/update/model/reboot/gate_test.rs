@@ -163,13 +163,18 @@ fn the_lock_is_taken_after_everything_else_is_known() {
     check("window", fresh, |w| w.window = window::State::OpensIn(9), Step::Rest(Why::Window(9)));
     check("failed", fresh, |w| w.verdicts = failed(), Step::Rest(why_failed()));
     check("nothing", fresh, |w| w.pending = None, Step::Rest(Why::NothingPending));
-    let mine = || [("a".to_owned(), record(true, intent(Phase::Held, "boot 1")))].into();
+    let mine = || BTreeMap::from([("a".to_owned(), record(true, intent(Phase::Held, "boot 1")))]);
     check("claimed", fresh, |w| w.records = mine(), Step::TakeLock);
     let other = |w: &mut World| {
         w.semaphore = w.semaphore.lock("b").unwrap();
         w.records.insert("b".to_owned(), record(true, intent(Phase::Held, "boot b")));
     };
     check("held", fresh, other, Step::Rest(Why::Locked("b".to_owned())));
+    let too_late = |w: &mut World| {
+        other(w);
+        w.records.extend(mine());
+    };
+    check("another was faster", fresh, too_late, Step::LetGo(Why::Locked("b".to_owned())));
     check("max 0", fresh, |w| w.semaphore = w.semaphore.set_max(0).unwrap(), Step::Rest(Why::NoSlots));
     let by_hand = |w: &mut World| w.semaphore = w.semaphore.lock("a").unwrap();
     check("by hand", fresh, by_hand, Step::Rest(Why::ByHand));
