@@ -83,8 +83,12 @@ impl Api {
             Route::Cordons => Ok(json(StatusCode::OK, &cordon::cordons(&self.cluster().await?))),
             Route::Cordon(which) => {
                 let gone = || ApiError::new(404, "machine is not cordoned");
-                let cluster = self.cluster().await?;
-                let cordon = cordon::cordon(&cluster, self.machine(which)).ok_or_else(gone)?;
+                let machine = self.machine(which);
+                // Each machine asks for its own now and then, and mostly there is none.
+                if self.store.get(&Key::Cordon(machine)).await.map_err(no_store)?.is_none() {
+                    return Err(gone());
+                }
+                let cordon = cordon::cordon(&self.cluster().await?, machine).ok_or_else(gone)?;
                 Ok(json(StatusCode::OK, &cordon))
             }
             Route::PutCordon(which) => self.put_cordon(which, request).await,
