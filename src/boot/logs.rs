@@ -5,8 +5,10 @@
 //! kernel that panicked, or of an `/init` that did not come as far as the disk.
 
 use crate::{console, stage1, sys};
+use proa_update_model::boot_record::LOG_PREFIX;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -42,14 +44,18 @@ fn keep_all(pstore: &Path, folder: &Path) -> io::Result<()> {
 
 fn take(pstore: &Path, folder: &Path, now_unix_ms: u64) -> io::Result<()> {
     let mut found: Vec<PathBuf> = fs::read_dir(pstore)?.flatten().map(|entry| entry.path()).collect();
-    found.sort();
+    // The parts of a kernel's message come last first, and the console, which is
+    // the longest story, is wanted at the end: both is the reverse of the names.
+    found.sort_by(|a, b| b.cmp(a));
     let mut text = Vec::new();
     for file in &found {
         text.extend(fs::read(file)?);
     }
     if !text.is_empty() {
         let end = &text[text.len().saturating_sub(MOST_BYTES)..];
-        fs::write(folder.join(format!("console-{now_unix_ms:013}.txt")), end)?;
+        let mut log = fs::File::create(folder.join(format!("{LOG_PREFIX}{now_unix_ms:013}.txt")))?;
+        log.write_all(end)?;
+        log.sync_all()?;
     }
     // What is taken away here makes room in that memory.
     found.iter().try_for_each(fs::remove_file)?;
@@ -59,7 +65,7 @@ fn take(pstore: &Path, folder: &Path, now_unix_ms: u64) -> io::Result<()> {
 fn drop_old(folder: &Path) -> io::Result<()> {
     let entries = fs::read_dir(folder)?.flatten().map(|entry| entry.path());
     let is_log =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("console-"));
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LOG_PREFIX));
     let mut logs: Vec<PathBuf> = entries.filter(is_log).collect();
     logs.sort();
     let old = logs.len().saturating_sub(MOST_LOGS);

@@ -8,18 +8,17 @@ use crate::{
     sys, watchdog,
 };
 use proa_base::cmdline::{self, Word};
-use proa_update_disk::{Disk, Slots, disk};
+use proa_update_disk::{Disk, SealError, Slots, disk, seal};
 use proa_update_model::{
     boot_record::{BootRecord, RECORD_PATH},
     layout,
     slots::Boot,
-    verity::{self, Superblock},
+    verity::Superblock,
 };
 use std::{
     convert::Infallible,
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -189,17 +188,10 @@ fn leave_slot() {
     let _ = mapper::remove(MAPPED);
 }
 
-/// Reads what lies behind the file system of a slot: its hash tree's description.
+/// Reads what the slot on `device` says it holds.
 fn superblock(device: &Path) -> Result<Superblock, StartError> {
-    let unreadable = |source| StartError::System { action: "read the slot", source };
-    let not_sealed = |source| StartError::NotSealed { device: device.to_owned(), source };
-    let file = File::open(device).map_err(unreadable)?;
-    let mut start = [0; verity::SQUASHFS_SUPERBLOCK_BYTES];
-    file.read_exact_at(&mut start, 0).map_err(unreadable)?;
-    let data_blocks = verity::data_blocks_of_squashfs(&start).map_err(not_sealed)?;
-    let mut block = vec![0; verity::BLOCK_BYTES];
-    file.read_exact_at(&mut block, data_blocks * verity::BLOCK_BYTES as u64).map_err(unreadable)?;
-    Superblock::parse(&block).map_err(not_sealed)
+    let superblock = File::open(device).map_err(SealError::Read).and_then(|file| seal::superblock(&file, 0));
+    superblock.map_err(|source| StartError::NotSealed { device: device.to_owned(), source })
 }
 
 /// Starts the slot's kernel when it is another one than runs; returns when it is

@@ -7,7 +7,7 @@ use crate::{
     logs,
     mounts::{self, SYSROOT},
     settings, stage1,
-    start::{StartError, command_line, in_new_root},
+    start::{SYS_BLOCK, StartError, command_line, in_new_root},
     sys, watchdog,
 };
 use proa_base::{
@@ -27,9 +27,6 @@ use std::{
     thread::{self, JoinHandle},
     time::Instant,
 };
-
-/// Bytes of a logical sector when the kernel does not tell.
-const USUAL_SECTOR_BYTES: u32 = 512;
 
 pub fn start(known: &[&Program], began: Instant, words: &mut Vec<Word>) -> Result<Infallible, StartError> {
     *words = command_line();
@@ -86,18 +83,11 @@ fn tell_address(claim: Claiming, identity: Identity) {
 
 fn mount_state(record: &BootRecord) -> Result<(), StartError> {
     let path = PathBuf::from(&record.disk);
-    let disk = Disk::open(&path, sector_bytes(&path))?;
+    let disk = Disk::open_known(&path, Path::new(SYS_BLOCK))?;
     let slots = Slots::find(disk)?.ok_or_else(|| StartError::NoState { disk: path.clone() })?;
     let state = slots.state().ok_or(StartError::NoState { disk: path })?;
     let device = stage1::device(slots.disk(), state.number, state.first_lba)?;
     mounts::state(&device, layout::STATE_FILE_SYSTEM).map_err(StartError::State)
-}
-
-fn sector_bytes(disk: &Path) -> u32 {
-    let name = disk.file_name().unwrap_or_default();
-    let file = Path::new(crate::start::SYS_BLOCK).join(name).join("queue/logical_block_size");
-    let told = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
-    told.unwrap_or(USUAL_SECTOR_BYTES)
 }
 
 /// Leaves word that this slot came as far as this, for whoever boots after it.
@@ -115,7 +105,9 @@ fn write_attempt(record: &BootRecord) -> Result<(), StartError> {
     let part = file.with_extension("part");
     let written = fs::write(&part, text)
         .and_then(|()| fs::File::open(&part)?.sync_all())
-        .and_then(|()| fs::rename(&part, &file));
+        .and_then(|()| fs::rename(&part, &file))
+        // The machine may hang the next moment.
+        .and_then(|()| fs::File::open(in_new_root(LOGS_PATH))?.sync_all());
     Ok(mounts::told(written, "write", &file)?)
 }
 

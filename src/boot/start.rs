@@ -51,7 +51,7 @@ pub enum StartError {
     #[error("partition {number} of {} is in its table, but the kernel has no device for it", disk.display())]
     NoDevice { number: u32, disk: PathBuf },
     #[error("{}", device.display())]
-    NotSealed { device: PathBuf, source: proa_update_model::verity::Fault },
+    NotSealed { device: PathBuf, source: proa_update_disk::SealError },
     #[error("the first stage left no record of what it started")]
     NoRecord(#[source] io::Error),
     #[error(transparent)]

@@ -59,6 +59,15 @@ impl Disk {
         Ok(Self { path: path.to_owned(), geometry })
     }
 
+    /// Measures the disk at `path`, whose sectors are as long as `sys_block`, which
+    /// is `/sys/class/block`, says; a file has none there, and 512 bytes.
+    ///
+    /// # Errors
+    /// [`DiskError::Open`].
+    pub fn open_known(path: &Path, sys_block: &Path) -> Result<Self, DiskError> {
+        Self::open(path, sector_bytes(&sys_block.join(path.file_name().unwrap_or_default())))
+    }
+
     /// Its device or file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -166,10 +175,12 @@ pub fn list(sys_block: &Path, dev: &Path) -> Vec<Result<Disk, DiskError>> {
         let told = |file: &str| read_number(&sys_block.join(name).join(file));
         told("size").unwrap_or(0) > 0 && told("partition").is_none()
     };
-    let sector_bytes = |name: &std::ffi::OsString| {
-        let told = read_number(&sys_block.join(name).join("queue/logical_block_size"));
-        told.and_then(|bytes| u32::try_from(bytes).ok()).filter(|bytes| *bytes >= 512).unwrap_or(512)
-    };
     let disks = names.iter().filter(|name| disk(name));
-    disks.map(|name| Disk::open(&dev.join(name), sector_bytes(name))).collect()
+    disks.map(|name| Disk::open_known(&dev.join(name), sys_block)).collect()
+}
+
+/// Bytes of a logical sector of the disk with this folder in sysfs.
+fn sector_bytes(sys_disk: &Path) -> u32 {
+    let told = read_number(&sys_disk.join("queue/logical_block_size"));
+    told.and_then(|bytes| u32::try_from(bytes).ok()).filter(|bytes| *bytes >= 512).unwrap_or(512)
 }

@@ -13,8 +13,12 @@ pub const RECORD_PATH: &str = "/run/proa/boot.json";
 /// Where [`Attempt`] is. It outlives the boot, for the one after it to read.
 pub const ATTEMPT_PATH: &str = "/var/lib/proa/boot/attempt.json";
 
-/// The folder with what the console said before earlier crashes.
+/// The folder with what the console said before earlier restarts.
 pub const LOGS_PATH: &str = "/var/lib/proa/boot";
+
+/// How the names of these files begin. The time of the boot that found them follows,
+/// so the last of the sorted names is the newest.
+pub const LOG_PREFIX: &str = "pstore-";
 
 /// The system that runs, as `/init` started it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +83,8 @@ mod tests {
     #[test]
     fn an_older_record_is_read() {
         let hash = Sha256::of(b"").to_string();
-        let record = format!(r#"{{"disk":"/dev/vda","slot":3,"letter":"A","root_hash":"{hash}","proven":true}}"#);
+        let record =
+            format!(r#"{{"disk":"/dev/vda","slot":3,"letter":"A","root_hash":"{hash}","proven":true}}"#);
         let record: BootRecord = serde_json::from_str(&record).unwrap();
         assert_eq!((record.slot, record.letter, record.version.as_str()), (3, 'A', ""));
         let attempt = format!(r#"{{"version":"1","root_hash":"{hash}","slot":4,"stage":"health-check"}}"#);
