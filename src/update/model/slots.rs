@@ -60,6 +60,13 @@ impl SlotFlags {
         self.with(0, 0, false)
     }
 
+    /// These flags as `change` wants them.
+    pub fn changed(self, change: Change) -> Self {
+        let priority = change.priority.unwrap_or(self.priority());
+        let tries = change.tries.unwrap_or(self.tries());
+        self.with(priority, tries, change.successful.unwrap_or(self.successful()))
+    }
+
     /// These flags with one try fewer; none are left of none.
     fn spend_try(self) -> Self {
         self.with(self.priority(), self.tries().saturating_sub(1), self.successful())
@@ -72,6 +79,17 @@ impl SlotFlags {
             | u64::from(successful) << SUCCESSFUL_SHIFT;
         Self(self.0 & !mask | bits)
     }
+}
+
+/// What somebody wants of a slot's flags; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The new rank, 0..=[`NIBBLE_MAX`].
+    pub priority: Option<u8>,
+    /// The new number of tries, 0..=[`NIBBLE_MAX`].
+    pub tries: Option<u8>,
+    /// Whether it counts as proven.
+    pub successful: Option<bool>,
 }
 
 impl fmt::Display for SlotFlags {

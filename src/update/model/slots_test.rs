@@ -1,6 +1,6 @@
 //! The laws of [`super`], by tables and by enumeration of every flag pair.
 
-use super::{Boot, SlotFlags, choose, order, stage};
+use super::{Boot, Change, SlotFlags, choose, order, stage};
 
 fn flags(priority: u8, tries: u8, successful: bool) -> SlotFlags {
     SlotFlags::new(priority, tries, successful)
@@ -134,5 +134,22 @@ fn staging_keeps_the_order_of_the_others() {
         let after: Vec<usize> = order(&stage(&slots, 3, 1)).iter().map(|boot| boot.index).collect();
         assert_eq!(after[0], 3, "{ranks:?}");
         assert_eq!(after[1..], before, "{ranks:?}");
+    }
+}
+
+#[test]
+fn a_change_touches_only_what_it_names() {
+    let flags = SlotFlags(SlotFlags::new(3, 2, false).0 | 1 << 60 | 1);
+    #[rustfmt::skip]
+    let cases = [
+        ("nothing",    Change::default(),                                    (3, 2, false)),
+        ("priority",   Change { priority: Some(0), ..Change::default() },    (0, 2, false)),
+        ("tries",      Change { tries: Some(15), ..Change::default() },      (3, 15, false)),
+        ("successful", Change { successful: Some(true), ..Change::default() }, (3, 2, true)),
+    ];
+    for (name, change, want) in cases {
+        let changed = flags.changed(change);
+        assert_eq!((changed.priority(), changed.tries(), changed.successful()), want, "{name}");
+        assert_eq!(changed.0 & (1 << 60 | 1), 1 << 60 | 1, "{name}: others' bits stay");
     }
 }
