@@ -97,12 +97,12 @@ fn suits(release: &Release, machine: &Machine<'_>) -> Result<(), Refusal> {
     if now_unix_s >= release.expires_unix_s {
         return Err(Refusal::Expired { expires_unix_s: release.expires_unix_s, now_unix_s });
     }
-    let running = machine.running.clone();
-    if machine.downgrade == Downgrade::Refused && release.version <= running {
-        return Err(Refusal::Older { offered: release.version.clone(), running });
+    let running = machine.running.to_string();
+    if machine.downgrade == Downgrade::Refused && release.version <= *machine.running {
+        return Err(Refusal::Older { offered: release.version.to_string(), running });
     }
-    if running < release.minimum {
-        return Err(Refusal::BelowMinimum { minimum: release.minimum.clone(), running });
+    if *machine.running < release.minimum {
+        return Err(Refusal::BelowMinimum { minimum: release.minimum.to_string(), running });
     }
     Ok(())
 }
@@ -164,17 +164,17 @@ pub enum Refusal {
     #[error("version {offered} is not newer than {running}, which runs")]
     Older {
         /// The release.
-        offered: Version,
+        offered: String,
         /// What runs.
-        running: Version,
+        running: String,
     },
     /// What runs is too old for it.
     #[error("version {running} runs; the release can be installed from {minimum} on")]
     BelowMinimum {
         /// The oldest version that may install it.
-        minimum: Version,
+        minimum: String,
         /// What runs.
-        running: Version,
+        running: String,
     },
     /// It is for another system.
     #[error("the release is for the application {offered}; this is {ours}")]

@@ -130,7 +130,7 @@ fn patch(
     let Some((count, rest)) = stream.split_first_chunk() else { return Err(too_short) };
     let pieces_bytes = (u32::from_le_bytes(*count) as usize).saturating_mul(PIECE_BYTES);
     let Some((pieces, bytes)) = rest.split_at_checked(pieces_bytes) else { return Err(too_short) };
-    let pieces = pieces.as_chunks::<PIECE_BYTES>().0.iter().map(|piece| piece_of(piece));
+    let pieces = pieces.as_chunks::<PIECE_BYTES>().0.iter().map(piece_of);
     let added = pieces.clone().map(|(_, add, _)| add).fold(0, usize::saturating_add);
     let Some((mut add_left, mut insert_left)) = bytes.split_at_checked(added) else { return Err(too_short) };
 

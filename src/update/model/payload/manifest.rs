@@ -53,7 +53,7 @@ pub struct Operation {
     /// Bytes of its data; 0 for the kinds that have none.
     pub data_bytes: usize,
     /// SHA-256 of its data; there when it has some.
-    data_sha256: Option<Sha256>,
+    pub(super) data_sha256: Option<Sha256>,
     /// Where it writes, in bytes from the start of the slot: whole blocks.
     pub target_offset: u64,
     /// How many bytes it writes: whole blocks, at most 1 MiB.

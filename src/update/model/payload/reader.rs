@@ -35,10 +35,13 @@ pub struct Expected {
 impl Expected {
     /// Refuses what is beyond all limits, before anything is fetched.
     pub(crate) fn check(&self) -> Result<(), Fault> {
+        let slot_most = verity::sealed_bytes(verity::DATA_BLOCKS_MAX);
+        // The second limit follows from the first number, which may be anything.
+        let size_most = size_bytes_max(self.slot_bytes.min(slot_most));
         let limits = [
-            ("the size of the slot", self.slot_bytes, verity::sealed_bytes(verity::DATA_BLOCKS_MAX)),
+            ("the size of the slot", self.slot_bytes, slot_most),
+            ("the size of the payload", self.size_bytes, size_most),
             ("the size of the manifest", self.head_bytes, HEAD_BYTES_MAX.min(self.size_bytes)),
-            ("the size of the payload", self.size_bytes, size_bytes_max(self.slot_bytes)),
         ];
         match limits.into_iter().find(|(_, value, most)| value > most) {
             Some((what, value, most)) => Err(Fault::Limit { what, value, most }),
