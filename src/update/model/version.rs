@@ -17,9 +17,10 @@ const CHARACTERS_MAX: usize = 64;
 /// CoreOS had three, its clients call an absent version `0.0.0.0`.
 #[derive(Clone, Debug)]
 pub struct Version {
-    text: String,
-    numbers: Vec<u64>,
-    pre: Vec<Word>,
+    // Boxed: two versions fit an error that is cheap to return.
+    text: Box<str>,
+    numbers: Box<[u64]>,
+    pre: Box<[Word]>,
 }
 
 /// One word of a pre-release. Variant order is the order of versions.
@@ -54,11 +55,12 @@ impl FromStr for Version {
         }
         let (rest, build) = cut(text, '+');
         let (numbers, pre) = cut(rest, '-');
-        let numbers: Option<Vec<u64>> = numbers.split('.').map(number).collect();
-        let pre: Option<Vec<Word>> = pre.map_or(Some(Vec::new()), |pre| pre.split('.').map(word).collect());
+        let numbers: Option<Box<[u64]>> = numbers.split('.').map(number).collect();
+        let pre: Option<Box<[Word]>> =
+            pre.map_or(Some(Box::default()), |pre| pre.split('.').map(word).collect());
         let has_good_build = build.is_none_or(|build| build.split('.').all(is_word));
         match (numbers, pre) {
-            (Some(numbers), Some(pre)) if has_good_build => Ok(Self { text: text.to_owned(), numbers, pre }),
+            (Some(numbers), Some(pre)) if has_good_build => Ok(Self { text: text.into(), numbers, pre }),
             _ => Err(bad()),
         }
     }

@@ -61,7 +61,7 @@ impl World {
         group.max_concurrent = limit;
         group.safe_mode = safe;
         let machine = Machine { version: VERSIONS[0].into(), offered: None, instance: None };
-        let target = Some(Target { version: VERSIONS[1].into(), minimum: String::new() });
+        let target = Some(Target { version: VERSIONS[1].into(), minimum: String::new(), is_missing: false });
         let releases = VERSIONS.map(str::to_owned).into();
         let records = Records { group_name: "g".into(), group, target, releases, ..Records::default() };
         Self {
@@ -116,8 +116,11 @@ impl World {
                 }
             }
             Act::Release(number) => {
-                self.records.target =
-                    Some(Target { version: VERSIONS[number].into(), minimum: String::new() });
+                self.records.target = Some(Target {
+                    version: VERSIONS[number].into(),
+                    minimum: String::new(),
+                    is_missing: false,
+                });
             }
             Act::Clear => {
                 self.records.rollout.halt = None;

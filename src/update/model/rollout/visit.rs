@@ -49,6 +49,8 @@ pub struct Target {
     pub version: String,
     /// The oldest version that can be updated to it; nothing for any.
     pub minimum: String,
+    /// Whether its payload cannot be fetched from anywhere.
+    pub is_missing: bool,
 }
 
 /// A machine that asks or tells.
@@ -82,6 +84,9 @@ pub enum Refusal {
     /// There is nothing in the channel.
     #[error("channel {0} has no release")]
     NoRelease(String),
+    /// There is no payload.
+    #[error("the payload of {0} is on no server")]
+    Missing(String),
     /// A version that cannot be compared.
     #[error("version {0:?} cannot be compared")]
     BadVersion(String),
@@ -356,6 +361,9 @@ impl Turn<'_> {
         }
         if !target.minimum.is_empty() && has < version(&target.minimum)? {
             return Err(Refusal::BelowMinimum(target.minimum.clone()));
+        }
+        if target.is_missing {
+            return Err(Refusal::Missing(target.version.clone()));
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ fn records(settings: &str) -> Records {
     Records {
         group_name: "g".into(),
         group,
-        target: Some(Target { version: "2.0".into(), minimum: String::new() }),
+        target: Some(Target { version: "2.0".into(), minimum: String::new(), is_missing: false }),
         releases: BTreeSet::from(["1.0".to_owned(), "2.0".to_owned(), "3.0".to_owned()]),
         ..Records::default()
     }
@@ -93,13 +93,15 @@ fn versions_say_no() {
         ("1.1",      "",    "1.1", "offered"),
     ];
     for (version, prefix, minimum, want) in rows {
-        world.target = Some(Target { version: "2.0".into(), minimum: minimum.into() });
+        world.target = Some(Target { version: "2.0".into(), minimum: minimum.into(), is_missing: false });
         let mut app = asking(version);
         app.update_check = Some(UpdateCheck { target_version_prefix: prefix.into() });
         let got = go(&mut world, "m1", &app, NOON).offer.unwrap();
         let got = got.map_or_else(|refusal| refusal.to_string(), |()| "offered".into());
         assert_eq!(got, want, "{version} {prefix} {minimum}");
     }
+    world.target = Some(Target { version: "2.0".into(), minimum: String::new(), is_missing: true });
+    assert_eq!(ask(&mut world, "m1"), "the payload of 2.0 is on no server");
     world.target = None;
     assert_eq!(ask(&mut world, "m1"), "channel stable has no release");
 }
@@ -119,7 +121,7 @@ fn one_machine_goes_first_until_it_runs_the_version() {
     assert_eq!(ask(&mut world, "m3"), "offered");
     assert_eq!(ask(&mut world, "m4"), "2 machines are updating");
     // The next version begins anew.
-    world.target = Some(Target { version: "3.0".into(), minimum: String::new() });
+    world.target = Some(Target { version: "3.0".into(), minimum: String::new(), is_missing: false });
     assert_eq!(ask(&mut world, "m2"), "offered");
     assert_eq!(ask(&mut world, "m3"), "m2 goes first");
 }
@@ -139,7 +141,7 @@ fn a_failure_halts_the_group_and_bars_the_version() {
         assert!(ask(&mut world, "m2").starts_with("version 2.0 failed on m1: "), "{told}");
         // The next version waits for the operator.
         world.rollout = outcome.rollout.clone();
-        world.target = Some(Target { version: "3.0".into(), minimum: String::new() });
+        world.target = Some(Target { version: "3.0".into(), minimum: String::new(), is_missing: false });
         assert!(ask(&mut world, "m2").starts_with("the group is halted: version 2.0 failed: "), "{told}");
         world.rollout.halt = None;
         assert_eq!(ask(&mut world, "m2"), "offered", "{told}");
