@@ -75,8 +75,7 @@ cluster: image
 # Two at a time: linking, elections and clients leave a core idle. The virtual
 # machines have both cores for themselves, for they are held to a time.
 test: slow
-	@$(MAKE) -j2 -Oline image check unit differential
-	@$(MAKE) -j2 -Oline simulation clients
+	@$(MAKE) -j2 -Oline image check unit differential simulation clients
 	@$(MAKE) cluster
 	@buildroot/budget.sh $(release)/proa
 	@echo "== all tests passed"
