@@ -50,14 +50,15 @@ check: slow
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(cargo) doc --workspace --no-deps --locked
 
-# Everything but the virtual machines.
+# Everything but the virtual machines. Tests always name the whole workspace: a
+# part of it has other features of its dependencies, which are then built again.
 unit: slow
 	$(cargo) test --workspace --locked --exclude proa
-	$(cargo) test --locked -p proa $(foreach t,$(filter-out cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
+	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
 
 # The same random stream for Debian's etcd and for ours.
 differential: build
-	PROA_FUZZ_SEED=$(seed) PROA_FUZZ_SECONDS=120 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
+	PROA_FUZZ_SEED=$(seed) PROA_FUZZ_SECONDS=120 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test differential -- --nocapture
 
 # Clients of etcd as their users get them.
 clients: build
@@ -66,11 +67,11 @@ clients: build
 
 # A cluster on one thread, in virtual time: one seed after another for three minutes.
 simulation: slow
-	$(if $(SIMULATION_S),,PROA_SEED=$(seed)) PROA_SIMULATION_S=$(or $(SIMULATION_S),180) $(cargo) test --locked -p proa-etcd-server --lib simulation::runs -- --nocapture
+	$(if $(SIMULATION_S),,PROA_SEED=$(seed)) PROA_SIMULATION_S=$(or $(SIMULATION_S),180) $(cargo) test --workspace --locked --lib simulation::runs -- --nocapture
 
 # Three machines on the image that users get.
 cluster: image
-	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test cluster -- --nocapture
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test cluster -- --nocapture
 
 # Two at a time: linking, elections and clients leave a core idle. The virtual
 # machines have both cores for themselves, for they are held to a time.
@@ -81,10 +82,10 @@ test: slow
 	@echo "== all tests passed"
 
 prove: build
-	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test differential -- --nocapture
+	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test differential -- --nocapture
 	$(MAKE) simulation SIMULATION_S=3600
-	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_kill -- --nocapture
-	PROA_QUOTA_MIB=512 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --locked -p proa --test etcd_space -- --nocapture
+	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_kill -- --nocapture
+	PROA_QUOTA_MIB=512 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_space -- --nocapture
 
 # On a machine that does nothing else, in alternating rounds with the real etcd.
 bench: build
