@@ -10,6 +10,8 @@ mod fleetd;
 mod init;
 mod locksmithctl;
 mod locksmithd;
+mod omahactl;
+mod omahad;
 mod slotctl;
 
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ pub const APPLETS: &[&Applet] = &[
     &init::APPLET,
     &locksmithctl::APPLET,
     &locksmithd::APPLET,
+    &omahactl::APPLET,
+    &omahad::APPLET,
     &slotctl::APPLET,
 ];
 
