@@ -5,7 +5,8 @@
 //! records in between is kept as one bit a record, which is all a guard can see.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::gate::{Drain, Limits, Sight, Step, next};
 use super::lease::{Intent, Phase, Reap, Record, leaving_members};
@@ -228,8 +229,10 @@ impl World {
                 }
                 Up::Lost | Up::Dead => {}
             }
-            // Elsewhere a death is no more than a lease that ends: no vote is lost.
-            if machine.up == Up::Running && !has_died && members == Members::Here {
+            // A death is a lease that ends and a vote that is lost. Where no vote
+            // can be, and with two slots, the leases alone make worlds enough.
+            let may_die = members == Members::Here && self.lock.max == 1;
+            if machine.up == Up::Running && !has_died && may_die {
                 one(&|world| (world.machines[me].up, world.machines[me].pending) = (Up::Dead, None));
             }
             // A lease is renewed between the decision and the reboot: it does not
@@ -312,15 +315,14 @@ fn pending(step: Step) -> Pending {
 }
 
 fn explore(start: World, members: Members) -> usize {
-    let mut seen = HashSet::from([start.clone()]);
-    let mut queue = VecDeque::from([start]);
+    let mut seen = HashSet::from([fingerprint(&start)]);
+    let mut open = vec![start];
     let mut looked_at = 0_usize;
-    while let Some(world) = queue.pop_front() {
+    while let Some(world) = open.pop() {
         looked_at += 1;
         for next in world.successors(members) {
-            if !seen.contains(&next) {
-                seen.insert(next.clone());
-                queue.push_back(next);
+            if seen.insert(fingerprint(&next)) {
+                open.push(next);
             }
         }
         if looked_at.is_multiple_of(SETTLE_EVERY) {
@@ -328,6 +330,17 @@ fn explore(start: World, members: Members) -> usize {
         }
     }
     seen.len()
+}
+
+/// 128 bits stand for a world: two of a million are alike in one of 10^26 runs.
+fn fingerprint(world: &World) -> (u64, u64) {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        salt.hash(&mut hasher);
+        world.hash(&mut hasher);
+        hasher.finish()
+    };
+    (half(0), half(1))
 }
 
 /// The walk to the end of a world costs as much as finding some hundred others.
@@ -348,10 +361,4 @@ fn one_slot_and_the_store_elsewhere_with_two_machines() {
     let mut world = World::new(1);
     world.machines[2].up = Up::Dead;
     assert!(explore(world, Members::Elsewhere) > 1000);
-}
-
-#[test]
-#[ignore = "takes a minute: some million worlds"]
-fn one_slot_and_the_store_elsewhere() {
-    assert!(explore(World::new(1), Members::Elsewhere) > 1000);
 }
