@@ -92,6 +92,8 @@ fn units_run_move_and_survive() {
     status_is_fetched_from_the_machine_that_has_it(&second);
     failures_are_told(&first, root.path());
 
+    a_drained_machine_is_emptied_without_a_gap(&first, root.path());
+
     let (path, free) = diary(root.path(), "free", "");
     let said = first.fleetctl_ok(&["start", &path]);
     assert_eq!(said, "Unit free.service launched on 00000002.../10.77.0.2\n", "the machine with fewer units");
@@ -131,6 +133,37 @@ fn a_unit_starts_stops_and_goes(machine: &Machine, root: &Path) {
     wait_until("the new version has started", || starts(&diary) == 4);
     assert_eq!(machine.fleetctl_ok(&["destroy", "simple"]), "Destroyed simple.service\n");
     assert!(row(machine, "simple.service").is_empty());
+}
+
+/// The unit is up on the other machine before it ends on this one.
+fn a_drained_machine_is_emptied_without_a_gap(machine: &Machine, root: &Path) {
+    let path = root.join("flow.service");
+    let diary = root.join("flow.diary");
+    let note = |word: &str| format!("echo {word} >>{}", diary.display());
+    let command = format!("trap \"{}; exit\" TERM; {}; sleep 100000 & wait", note("down"), note("up"));
+    fs::write(&path, format!("[Service]\nExecStart=/bin/sh -c '{command}'\n")).unwrap();
+    let said = machine.fleetctl_ok(&["start", &path.display().to_string()]);
+    assert_eq!(said, "Unit flow.service launched on 00000002.../10.77.0.2\n", "the machine with fewer units");
+
+    let said = machine.fleetctl_ok(&["drain", "00000002...", "--reason", "a look inside"]);
+    assert_eq!(said, "Drained 00000002.../10.77.0.2\n");
+    wait_until("it has ended there", || fs::read_to_string(&diary).unwrap().ends_with("down\n"));
+    assert_eq!(fs::read_to_string(&diary).unwrap(), "up\nup\ndown\n");
+    wait_until("flow is active on 1", || is_active_on(machine, "flow.service", 1));
+    let listed = machine.fleetctl_ok(&["list-machines", "--no-legend", "--fields=ip,state"]);
+    assert_eq!(listed, "10.77.0.1\tready\n10.77.0.2\tdraining\n");
+
+    // Nobody takes what is for one machine only, and it says so.
+    let output = machine.fleetctl(&["drain", "self", "--block-attempts=8"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("is not empty after 8 looks: "), "{text}");
+    assert!(text.contains("pinned.service: every machine that would do is cordoned"), "{text}");
+    let output = machine.fleetctl(&["cordon", "0000"]);
+    assert_eq!(stderr(&output), "\"0000\" is the beginning of 2 ids; give more of its digits\n");
+    assert_eq!(machine.fleetctl_ok(&["uncordon", "self"]), "Uncordoned this machine\n");
+    assert_eq!(machine.fleetctl_ok(&["uncordon", "00000002"]), "Uncordoned 00000002.../10.77.0.2\n");
+    machine.fleetctl_ok(&["destroy", "flow"]);
 }
 
 fn status_is_fetched_from_the_machine_that_has_it(other: &Machine) {
