@@ -15,15 +15,15 @@ use std::{
 /// Where the kernel lists them.
 pub const SYS_WATCHDOG: &str = "/sys/class/watchdog";
 
-/// The kernel's own timer: helps when programs hang, not when the kernel does.
-const SOFTWARE: &str = "Software Watchdog";
-
-/// The best watchdog of the machine: hardware before software, then by number.
+/// The best watchdog of the machine: hardware before the kernel's own timer, which
+/// helps when programs hang, not when the kernel does; then by number.
+///
+/// The kernel's own has no device behind it, so it is listed as a virtual one.
 pub fn choose(sys_watchdog: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(sys_watchdog).ok()?.flatten();
     let rank = |entry: &fs::DirEntry| {
-        let identity = fs::read_to_string(entry.path().join("identity")).unwrap_or_default();
-        (identity.trim() == SOFTWARE, entry.file_name())
+        let device = fs::canonicalize(entry.path()).unwrap_or_default();
+        (device.components().any(|part| part.as_os_str() == "virtual"), entry.file_name())
     };
     let (_, name) = entries.map(|entry| rank(&entry)).min()?;
     Some(Path::new("/dev").join(name))
@@ -58,21 +58,27 @@ pub fn systemd_configuration(device: &Path, seconds: u32) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn hardware_comes_before_software() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(choose(folder.path()), None);
-        for (name, identity) in
-            [("watchdog0", SOFTWARE), ("watchdog1", "i6300ESB timer"), ("watchdog2", "iTCO_wdt")]
-        {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join("identity"), format!("{identity}\n")).unwrap();
+        let sys = tempfile::tempdir().unwrap();
+        let class = sys.path().join("class");
+        fs::create_dir(&class).unwrap();
+        assert_eq!(choose(&class), None);
+        for (name, parent) in [
+            ("watchdog0", "devices/virtual/watchdog"),
+            ("watchdog1", "devices/pci0000:00/0000:00:01.0/watchdog"),
+            ("watchdog2", "devices/platform/iTCO_wdt/watchdog"),
+        ] {
+            let device = sys.path().join(parent).join(name);
+            fs::create_dir_all(&device).unwrap();
+            symlink(device, class.join(name)).unwrap();
         }
-        assert_eq!(choose(folder.path()), Some("/dev/watchdog1".into()));
+        assert_eq!(choose(&class), Some("/dev/watchdog1".into()));
         for name in ["watchdog1", "watchdog2"] {
-            fs::remove_dir_all(folder.path().join(name)).unwrap();
+            fs::remove_file(class.join(name)).unwrap();
         }
-        assert_eq!(choose(folder.path()), Some("/dev/watchdog0".into()));
+        assert_eq!(choose(&class), Some("/dev/watchdog0".into()));
     }
 }
