@@ -59,8 +59,7 @@ impl Url {
             return Err(bad());
         }
         let port = if is_tls { 443 } else { 80 };
-        let dialed =
-            if uri.port().is_some() { authority.to_owned() } else { format!("{authority}:{port}") };
+        let dialed = if uri.port().is_some() { authority.to_owned() } else { format!("{authority}:{port}") };
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         Ok(Self { text: text.to_owned(), is_tls, authority: dialed, path })
     }
@@ -182,7 +181,11 @@ impl Http {
     }
 
     /// Sends one request; the answer with its body still to come.
-    async fn send(&mut self, url: &Url, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
+    async fn send(
+        &mut self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, HttpError> {
         let stream = self.connect(url).await?;
         let lost = |source| HttpError::Lost { url: url.to_string(), source };
         let exchange = async {
@@ -353,7 +356,9 @@ mod tests {
             let url = Url::parse(text).unwrap();
             assert_eq!((url.authority.as_str(), url.path.as_str()), (authority, path), "{text}");
         }
-        for bad in ["", "update.example", "ftp://x/", "http://", "http://user:pw@x/", "http:///x", "http://x /"] {
+        for bad in
+            ["", "update.example", "ftp://x/", "http://", "http://user:pw@x/", "http:///x", "http://x /"]
+        {
             assert!(Url::parse(bad).is_err(), "{bad:?}");
         }
     }

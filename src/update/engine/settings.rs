@@ -42,13 +42,28 @@ pub const PROGRAM: Program = Program {
         setting("ca-file", "", "CAs that the server must have a certificate of", checks::any),
         setting("stall-after", "30s", "give a transfer up that is this long below 4 KiB/s", interval),
         setting("reboot-strategy", "", "etcd-lock, reboot or off (default: off)", strategy),
-        setting("reboot-window-start", "", "when reboots may begin: \"Thu 23:00\", \"23:00\", UTC", checks::any),
+        setting(
+            "reboot-window-start",
+            "",
+            "when reboots may begin: \"Thu 23:00\", \"23:00\", UTC",
+            checks::any,
+        ),
         setting("reboot-window-length", "", "for how long: \"1h30m\"", checks::any),
         setting("lock-group", "", "group of the reboot lock", checks::any),
         setting("lock-lease", "15m", "how long a silent machine's reboot lock is respected", lease),
-        setting("lock-limit", "1h", "longest hold of the lock without a reboot; 0: no limit", checks::duration),
+        setting(
+            "lock-limit",
+            "1h",
+            "longest hold of the lock without a reboot; 0: no limit",
+            checks::duration,
+        ),
         setting("lock-interval", "30s", "time between two looks at the reboot lock", interval),
-        setting("foreign-lock-limit", "0s", "longest hold by others than locksmithd; 0: no limit", checks::duration),
+        setting(
+            "foreign-lock-limit",
+            "0s",
+            "longest hold by others than locksmithd; 0: no limit",
+            checks::duration,
+        ),
         setting("drain-timeout", "10m", "how long units may take to leave; 0: no limit", checks::duration),
         setting("fleet", "/run/fleet.sock", "socket of the cluster init on this machine", absolute),
         setting("fleetlock-listen", "", "HOST:PORT where FleetLock is served; empty: nowhere", checks::any),
@@ -219,7 +234,8 @@ impl Config {
         let text = |name: &str| settings.get(name).to_owned();
         let time = |name: &str| duration::parse(settings.get(name)).expect("checked by interval");
         let path = |name: &str| PathBuf::from(settings.get(name));
-        let some_path = |name: &str| Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let some_path =
+            |name: &str| Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
         let server = Some(settings.get("server")).filter(|server| !matches!(*server, "" | "disabled"));
         let reboot_strategy = match settings.get("reboot-strategy") {
             "etcd-lock" => RebootStrategy::EtcdLock,
@@ -268,7 +284,8 @@ pub fn conf_pairs(files: &[PathBuf]) -> Result<Vec<(String, String)>, BadConfig>
     let mut pairs: Vec<(String, String)> = Vec::new();
     for path in files {
         let Some(text) = read_conf(path)? else { continue };
-        let found: Vec<_> = read_file(&text).into_iter().filter_map(|(key, value)| known(&key, value)).collect();
+        let found: Vec<_> =
+            read_file(&text).into_iter().filter_map(|(key, value)| known(&key, value)).collect();
         PROGRAM
             .settle(&[], &|_| None, &[], &found)
             .map_err(|source| BadConfig::InFile { path: path.clone(), source })?;
@@ -335,7 +352,9 @@ mod tests {
 
     #[test]
     fn bad_values_are_told_with_their_file() {
-        for bad in ["SERVER=ftp://x/", "SERVER=update.example", "REBOOT_STRATEGY=best-effort-ish", "POLL_INTERVAL=0"] {
+        for bad in
+            ["SERVER=ftp://x/", "SERVER=update.example", "REBOOT_STRATEGY=best-effort-ish", "POLL_INTERVAL=0"]
+        {
             let error = pairs(&["", bad]).unwrap_err().to_string();
             assert!(error.contains("/1: "), "{error}");
         }

@@ -1,0 +1,183 @@
+//! Writing the passive slot: each function is one step of an update, and leaves a
+//! disk that boots wherever it is cut off.
+
+use proa_update_disk::Disk;
+use proa_update_model::{
+    gpt::Step,
+    hash::Sha256,
+    layout,
+    slots::{SlotFlags, stage},
+    verity::{BLOCK_BYTES, SALT_BYTES, Superblock, Tree, TreeBuilder},
+};
+
+use crate::{
+    error::{Error, file},
+    medium::Medium,
+};
+
+/// How much is read at once: the size of the largest operation.
+const CHUNK_BYTES: usize = 1 << 20;
+/// How often a new release may be started before it has shown that it is good.
+/// Once: what fails at its first boot is not given a second machine-hour.
+const TRIES: u8 = 1;
+
+/// One slot as it lies on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its partition's number.
+    pub number: u32,
+    /// Where it starts, in bytes.
+    pub start: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// Its flags.
+    pub flags: SlotFlags,
+}
+
+/// The slots of a disk, in the order of their numbers.
+///
+/// # Errors
+/// [`Error::Disk`].
+pub fn slots(disk: &Disk) -> Result<Vec<Slot>, Error> {
+    let sector_bytes = u64::from(disk.sector_bytes());
+    let partitions = disk.table()?.partitions().into_iter();
+    let slots = partitions.filter(|partition| partition.type_guid == layout::SLOT_TYPE);
+    let slot = |partition: proa_update_model::gpt::Partition| Slot {
+        number: partition.number,
+        start: partition.first_lba * sector_bytes,
+        bytes: (partition.last_lba + 1 - partition.first_lba) * sector_bytes,
+        flags: SlotFlags(partition.attributes),
+    };
+    Ok(slots.map(slot).collect())
+}
+
+/// Gives slots, by partition number, new flags on both copies of the table.
+///
+/// # Errors
+/// [`Error::Flags`] when the disk holds others afterwards, and the disk's.
+pub fn write_flags(medium: &mut impl Medium, disk: &Disk, changes: &[(u32, SlotFlags)]) -> Result<(), Error> {
+    let bits: Vec<(u32, u64)> = changes.iter().map(|(number, flags)| (*number, flags.0)).collect();
+    for step in disk.table()?.change(&bits)? {
+        let done = match step {
+            Step::Write { offset, bytes } => medium.write(offset, &bytes),
+            Step::Sync => medium.sync(),
+        };
+        done.map_err(file("write the partition table of", disk.path()))?;
+    }
+    let there = slots(disk)?;
+    let is_there = |(number, flags): &(u32, SlotFlags)| {
+        there.iter().any(|slot| slot.number == *number && slot.flags == *flags)
+    };
+    if disk.table()?.damage().is_none() && changes.iter().all(is_there) { Ok(()) } else { Err(Error::Flags) }
+}
+
+/// Makes the slot with this partition number unbootable.
+///
+/// # Errors
+/// As [`write_flags`].
+pub fn retire(medium: &mut impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
+    let all = slots(disk)?;
+    let slot = all.iter().find(|slot| slot.number == number).ok_or(Error::Flags)?;
+    write_flags(medium, disk, &[(number, slot.flags.retire())])
+}
+
+/// Lets the slot with this partition number boot next. Only for one whose data and
+/// tree were read back, which the proofs say.
+///
+/// # Errors
+/// As [`write_flags`].
+pub fn activate(medium: &mut impl Medium, disk: &Disk, number: u32, _: &Sealed) -> Result<(), Error> {
+    let all = slots(disk)?;
+    let target = all.iter().position(|slot| slot.number == number).ok_or(Error::Flags)?;
+    let flags: Vec<SlotFlags> = all.iter().map(|slot| slot.flags).collect();
+    let staged = stage(&flags, target, TRIES);
+    let changes = all.iter().zip(staged).filter(|(slot, flags)| slot.flags != *flags);
+    let changes: Vec<(u32, SlotFlags)> = changes.map(|(slot, flags)| (slot.number, flags)).collect();
+    write_flags(medium, disk, &changes)
+}
+
+/// Marks the slot with this partition number as good, and mends the table.
+///
+/// # Errors
+/// As [`write_flags`].
+pub fn mark_good(medium: &mut impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
+    let all = slots(disk)?;
+    let slot = all.iter().find(|slot| slot.number == number).ok_or(Error::Flags)?;
+    write_flags(medium, disk, &[(number, slot.flags.mark_good())])
+}
+
+/// The data of a slot was read back and is the release's; what that gave.
+pub struct Matched {
+    superblock: Superblock,
+    tree: Vec<u8>,
+}
+
+/// Data, superblock and tree were read back.
+pub struct Sealed(());
+
+/// Reads all data of a slot from the medium and compares its root hash.
+///
+/// # Errors
+/// [`Error::ReadBack`] when it is another one, and the disk's.
+pub async fn read_back(
+    medium: &mut impl Medium,
+    slot: &Slot,
+    data_blocks: u64,
+    salt: &[u8; SALT_BYTES],
+    want: Sha256,
+) -> Result<Matched, Error> {
+    let doing = || file("read back", "the slot");
+    medium.sync().map_err(file("write", "the slot"))?;
+    let mut tree = TreeBuilder::new(data_blocks, salt)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let (mut at, end) = (0, data_blocks * BLOCK_BYTES as u64);
+    medium.forget(slot.start, end);
+    while at < end {
+        let count = (end - at).min(CHUNK_BYTES as u64) as usize;
+        medium.read(slot.start + at, &mut buffer[..count]).map_err(doing())?;
+        medium.forget(slot.start + at, count as u64);
+        tree.push(&buffer[..count])?;
+        at += count as u64;
+        // Others have their turn: the bus is answered in between.
+        tokio::task::yield_now().await;
+    }
+    let Tree { root_hash, blocks } = tree.finish()?;
+    if root_hash != want {
+        return Err(Error::ReadBack { got: root_hash.to_string(), want: want.to_string() });
+    }
+    let superblock = Superblock { data_blocks, salt: *salt, root_hash };
+    Ok(Matched { superblock, tree: blocks })
+}
+
+/// Writes superblock and tree behind the data, and reads them back.
+///
+/// # Errors
+/// [`Error::TreeReadBack`], and the disk's.
+pub fn seal(medium: &mut impl Medium, slot: &Slot, matched: &Matched) -> Result<Sealed, Error> {
+    let block = matched.superblock.render();
+    let parts =
+        [(matched.superblock.offset(), &block[..]), (matched.superblock.tree_offset(), &matched.tree)];
+    for (offset, bytes) in parts {
+        for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+            let at = slot.start + offset + (number * CHUNK_BYTES) as u64;
+            medium.write(at, chunk).map_err(file("write", "the hash tree"))?;
+        }
+    }
+    medium.sync().map_err(file("write", "the hash tree"))?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    for (offset, bytes) in parts {
+        medium.forget(slot.start + offset, bytes.len() as u64);
+        for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+            let at = slot.start + offset + (number * CHUNK_BYTES) as u64;
+            medium.read(at, &mut buffer[..chunk.len()]).map_err(file("read back", "the hash tree"))?;
+            if buffer[..chunk.len()] != *chunk {
+                return Err(Error::TreeReadBack);
+            }
+        }
+    }
+    Ok(Sealed(()))
+}
+
+#[cfg(test)]
+#[path = "power_cut_test.rs"]
+mod power_cut_test;

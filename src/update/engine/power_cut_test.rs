@@ -1,0 +1,285 @@
+//! Power cuts: every block write of a whole update is recorded, and at each moment
+//! of it, with each write torn and with writes lost or reordered that were not yet
+//! flushed, the boot code's own choice starts a slot whose every block is the one
+//! that its hash tree has.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use proa_update_disk::{Disk, Slots};
+use proa_update_model::{
+    layout,
+    verity::{BLOCK_BYTES, Superblock, TreeBuilder, data_blocks_of_squashfs, salt_of_version},
+};
+
+use super::*;
+use crate::medium::DiskFile;
+
+const SECTOR: usize = 512;
+const KIB: u64 = 1 << 10;
+const SLOT_KIB: u64 = 256;
+const DATA_BLOCKS: u64 = 48;
+
+/// What happened to the disk.
+#[derive(Clone)]
+enum Happened {
+    Written(u64, Vec<u8>),
+    Synced,
+}
+
+/// The real medium, and what it was told.
+struct Recorder {
+    disk: DiskFile,
+    happened: Vec<Happened>,
+}
+
+impl Medium for Recorder {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, into)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.happened.push(Happened::Written(offset, bytes.to_vec()));
+        self.disk.write(offset, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.happened.push(Happened::Synced);
+        self.disk.sync()
+    }
+
+    fn forget(&mut self, offset: u64, bytes: u64) {
+        self.disk.forget(offset, bytes);
+    }
+}
+
+fn data(seed: u8) -> Vec<u8> {
+    let bytes = DATA_BLOCKS * BLOCK_BYTES as u64;
+    let mut data: Vec<u8> = (0..bytes).map(|at| (at / 61 % 251) as u8 ^ seed).collect();
+    data[..4].copy_from_slice(b"hsqs");
+    data[28..30].copy_from_slice(&[4, 0]);
+    data[40..48].copy_from_slice(&bytes.to_le_bytes());
+    data
+}
+
+fn sealed(data: &[u8]) -> (Vec<u8>, Superblock) {
+    let salt = salt_of_version("1.0.0");
+    let mut tree = TreeBuilder::new(DATA_BLOCKS, &salt).unwrap();
+    tree.push(data).unwrap();
+    let tree = tree.finish().unwrap();
+    let superblock = Superblock { data_blocks: DATA_BLOCKS, salt, root_hash: tree.root_hash };
+    ([data, &superblock.render(), &tree.blocks].concat(), superblock)
+}
+
+/// A disk on which A runs and B holds an older system that once was good.
+fn disk(folder: &Path) -> PathBuf {
+    let path = folder.join("disk");
+    fs::File::create(&path).unwrap().set_len((SLOT_KIB * 2 + 2048) * KIB).unwrap();
+    let script = format!(
+        "label: gpt\nfirst-lba: 64\n\
+         3: start=64, size={SLOT_KIB}KiB, type={slot}, name=SLOT-A, attrs=\"GUID:49,56\"\n\
+         4: start=1024, size={SLOT_KIB}KiB, type={slot}, name=SLOT-B, attrs=\"GUID:48,56\"\n",
+        slot = layout::SLOT_TYPE,
+    );
+    let mut sfdisk =
+        Command::new("/usr/sbin/sfdisk").arg("--quiet").arg(&path).stdin(Stdio::piped()).spawn().unwrap();
+    sfdisk.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let all = slots(&Disk::open(&path, SECTOR as u32).unwrap()).unwrap();
+    file.write_all_at(&sealed(&data(1)).0, all[0].start).unwrap();
+    file.write_all_at(&sealed(&data(2)).0, all[1].start).unwrap();
+    path
+}
+
+/// The whole update, by the functions that the updater calls, in the order of the
+/// state machine's effects.
+fn update(path: &Path) -> Vec<Happened> {
+    let disk = Disk::open(path, SECTOR as u32).unwrap();
+    let mut medium = Recorder { disk: DiskFile::open(path).unwrap(), happened: Vec::new() };
+    let slot = slots(&disk).unwrap()[1];
+    let (new, superblock) = (data(3), sealed(&data(3)).1);
+    retire(&mut medium, &disk, slot.number).unwrap();
+    for (number, operation) in new.chunks(8 * BLOCK_BYTES).enumerate() {
+        medium.write(slot.start + (number * 8 * BLOCK_BYTES) as u64, operation).unwrap();
+        if number == 2 {
+            medium.sync().unwrap();
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reading = read_back(&mut medium, &slot, DATA_BLOCKS, &superblock.salt, superblock.root_hash);
+    let matched = runtime.block_on(reading).unwrap();
+    let sealed = seal(&mut medium, &slot, &matched).unwrap();
+    activate(&mut medium, &disk, slot.number, &sealed).unwrap();
+    medium.happened
+}
+
+/// A state of the disk as sectors that differ from the image it started with.
+type Sectors = BTreeMap<u64, Vec<u8>>;
+
+fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    (offset / SECTOR as u64..).zip(bytes.chunks(SECTOR))
+}
+
+/// Looks at states of the disk: the file is changed in place, and back.
+struct Witness {
+    path: PathBuf,
+    file: fs::File,
+    before: Vec<u8>,
+    there: Sectors,
+    states: u64,
+    booted: BTreeMap<char, u64>,
+    /// What was read and found to be right, by slot and content.
+    known: BTreeMap<(usize, Vec<u8>), bool>,
+}
+
+impl Witness {
+    fn put(&mut self, state: &Sectors) {
+        for (sector, content) in &self.there {
+            if state.get(sector) != Some(content) {
+                let at = *sector as usize * SECTOR;
+                self.file.write_all_at(&self.before[at..at + SECTOR], at as u64).unwrap();
+            }
+        }
+        for (sector, content) in state {
+            if self.there.get(sector) != Some(content) {
+                self.file.write_all_at(content, sector * SECTOR as u64).unwrap();
+            }
+        }
+        self.there.clone_from(state);
+    }
+
+    /// What the boot does with this state: the first slot in its order that holds a
+    /// whole system.
+    fn boots(&mut self, state: &Sectors, what: &str) {
+        self.put(state);
+        self.states += 1;
+        let found = Slots::find(Disk::open(&self.path, SECTOR as u32).unwrap());
+        let all = found.unwrap_or_else(|error| panic!("{what}: {error}")).expect("slots");
+        let boots = all.boots();
+        assert!(!boots.is_empty(), "{what}: nothing boots");
+        let start = |index: usize| all.partition(index).first_lba * SECTOR as u64;
+        // The first choice must be whole: falling through to the second is for
+        // disks that rot, not for power cuts.
+        let index = boots[0].index;
+        assert!(self.is_whole(index, start(index)), "{what}: slot {index} is chosen and not whole");
+        *self.booted.entry(layout::slot_letter(index)).or_default() += 1;
+    }
+
+    /// Whether every block of the slot is the one in its tree, and the tree's root
+    /// the one of its superblock.
+    fn is_whole(&mut self, index: usize, start: u64) -> bool {
+        let mut slot = vec![0; (SLOT_KIB * KIB) as usize];
+        self.file.read_exact_at(&mut slot, start).unwrap();
+        if let Some(known) = self.known.get(&(index, slot.clone())) {
+            return *known;
+        }
+        let check = || {
+            let data_blocks = data_blocks_of_squashfs(&slot).ok()?;
+            let data_bytes = data_blocks as usize * BLOCK_BYTES;
+            let superblock = Superblock::parse(slot.get(data_bytes..)?).ok()?;
+            let mut tree = TreeBuilder::new(data_blocks, &superblock.salt).ok()?;
+            tree.push(&slot[..data_bytes]).ok()?;
+            let tree = tree.finish().ok()?;
+            let there = &slot[data_bytes + BLOCK_BYTES..][..tree.blocks.len()];
+            (tree.root_hash == superblock.root_hash && there == tree.blocks).then_some(())
+        };
+        let is_whole = check().is_some();
+        self.known.insert((index, slot), is_whole);
+        is_whole
+    }
+
+    fn sgdisk(&self, what: &str) {
+        let output = Command::new("/usr/sbin/sgdisk").arg("-p").arg(&self.path).output();
+        let output = output.expect("/usr/sbin/sgdisk, of the package gdisk");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("SLOT-A"), "{what}: {text}");
+    }
+}
+
+#[test]
+fn every_power_cut_leaves_a_disk_that_boots_a_verified_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path());
+    let before = fs::read(&path).unwrap();
+    let happened = update(&path);
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    file.write_all_at(&before, 0).unwrap();
+    let mut witness = Witness {
+        path,
+        file,
+        before,
+        there: Sectors::new(),
+        states: 0,
+        booted: BTreeMap::new(),
+        known: BTreeMap::new(),
+    };
+    let mut synced = Sectors::new();
+    let mut since: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut random = 1u64;
+    for (number, step) in happened.iter().enumerate() {
+        match step {
+            Happened::Synced => {
+                synced.extend(since.drain(..));
+                witness.boots(&synced, &format!("sync {number}"));
+                witness.sgdisk(&format!("sync {number}"));
+            }
+            Happened::Written(offset, bytes) => {
+                for (sector, content) in sectors(*offset, bytes) {
+                    prefix_and_tears(&mut witness, &synced, &since, sector, content);
+                    since.push((sector, content.to_vec()));
+                    lost_and_reordered(&mut witness, &synced, &since, &mut random);
+                }
+            }
+        }
+    }
+    println!("{} states, booted {:?}", witness.states, witness.booted);
+    assert!(witness.states >= 10_000, "{}", witness.states);
+    assert!(witness.booted.contains_key(&'A') && witness.booted.contains_key(&'B'));
+}
+
+/// All sectors before this one are there, and this one is: not at all, or its first
+/// or last part, or noise, as disks leave what was cut off in the middle.
+fn prefix_and_tears(
+    witness: &mut Witness,
+    synced: &Sectors,
+    since: &[(u64, Vec<u8>)],
+    sector: u64,
+    content: &[u8],
+) {
+    let mut state = synced.clone();
+    state.extend(since.iter().cloned());
+    witness.boots(&state, &format!("before sector {sector}"));
+    let at = sector as usize * SECTOR;
+    let old = state.get(&sector).cloned().unwrap_or_else(|| witness.before[at..at + SECTOR].to_vec());
+    for cut in [1, 16, 56, 88, 92, 128, 256, 511] {
+        state.insert(sector, [&content[..cut], &old[cut..]].concat());
+        witness.boots(&state, &format!("sector {sector} torn at {cut}"));
+        state.insert(sector, [&old[..cut], &content[cut..]].concat());
+        witness.boots(&state, &format!("sector {sector} torn before {cut}"));
+    }
+    state.insert(sector, vec![0xa5; SECTOR]);
+    witness.boots(&state, &format!("sector {sector} garbled"));
+}
+
+/// Of what was not flushed, any part may be there: some random ones.
+fn lost_and_reordered(witness: &mut Witness, synced: &Sectors, since: &[(u64, Vec<u8>)], random: &mut u64) {
+    for _ in 0..2 {
+        let mut state = synced.clone();
+        for (sector, content) in since {
+            *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if *random >> 63 == 1 {
+                state.insert(*sector, content.clone());
+            }
+        }
+        witness.boots(&state, "a part of what was not flushed");
+    }
+}
