@@ -2,8 +2,15 @@
 # Makes the disk image: image.sh BINARY [DIR], DIR being build/ unless named.
 #
 #   vmlinuz, initrd   the kernel and the binary as /init, for direct kernel boot
-#   proa.img          the disk: boot partition with both, two root slots, state
+#   slot              the root file system as a slot partition holds it
+#   proa.img          the disk: boot partition with kernel and initrd, two slots, state
 #   proa.img.zst      the same, to download
+#   release-info      what the slot holds: its version and root hash
+#   root/             the tree that the slot was packed from, for variant.sh
+#
+# PROA_VERSION is the version that the system says it has, the workspace's unless
+# set. PROA_KEYS is the folder of the keys whose updates it takes, build/keys unless
+# set; they are made when there are none.
 #
 # Everything is made from plain files: no loop device, no mount, no root.
 set -euo pipefail
@@ -22,6 +29,8 @@ export SOURCE_DATE_EPOCH=1735689600 E2FSPROGS_FAKE_TIME=1735689600 TZ=UTC
 work=$(mktemp -d "$out/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
+version=${PROA_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
+
 # Sizes in MiB. The slots leave room for a container runtime.
 esp_start=1 esp_size=64
 slot_size=192 slot_a_start=65 slot_b_start=257
@@ -30,15 +39,18 @@ disk_size=962
 
 # `gpt`: with a damaged primary table Linux would otherwise show no partition at
 # all, instead of using the backup.
-cmdline='console=tty0 console=ttyS0 net.ifnames=0 gpt'
+# `reserve_mem`: a piece of memory that a restart leaves alone, for what the console
+# said before it.
+cmdline='console=tty0 console=ttyS0 net.ifnames=0 gpt reserve_mem=1M:4096:log ramoops.mem_name=log'
 
+# Not compressed: the binary is in the slot as well, and what is there twice costs
+# the download nothing as long as both are the same bytes.
 make_initrd() {
     local root=$work/initrd
     mkdir -p "$root"/{dev,proc,sys,run,sysroot}
     install -m 755 "$binary" "$root/init"
     find "$root" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
-    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) |
-        zstd -q -19 -T0 >"$out/initrd"
+    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) >"$out/initrd"
 }
 
 # A unified kernel image: the stub of systemd-boot with the kernel, the initrd and
@@ -50,7 +62,7 @@ make_boot_program() {
     address=$(objdump -h "$stub" | awk 'NF == 7 { print $3, $4 }' | while read -r size start; do
         echo $((16#$size + 16#$start))
     done | sort -n | tail -n 1)
-    for name in osrel:"$work/root/usr/lib/os-release" cmdline:"$work/cmdline" \
+    for name in osrel:"$out/root/usr/lib/os-release" cmdline:"$work/cmdline" \
         initrd:"$out/initrd" linux:"$out/vmlinuz"; do
         address=$(((address + 4095) / 4096 * 4096))
         options+=(--add-section ".${name%%:*}=${name#*:}"
@@ -70,10 +82,12 @@ make_esp() {
 }
 
 make_slot() {
-    mksquashfs "$work/root" "$work/slot" -quiet -no-progress -all-root -noappend \
-        -comp zstd -Xcompression-level 19 -b 256K >/dev/null
-    [ "$(stat -c %s "$work/slot")" -le $((slot_size << 20)) ] ||
-        { echo "image: the root file system is larger than a slot of $slot_size MiB" >&2; exit 1; }
+    root_hash=$(PROA_SLOT_MIB=$slot_size buildroot/slot.sh "$out/root" "$version" "$out/slot")
+    cat >"$out/release-info" <<END
+VERSION=$version
+ROOT_HASH=$root_hash
+SLOT_BYTES=$(stat -c %s "$out/slot")
+END
 }
 
 make_state() {
@@ -98,39 +112,44 @@ label-id: 70726f61-0000-4000-8000-000000000000
 END
 }
 
-place() { dd if="$work/$1" of="$work/disk" bs=1M seek="$2" conv=notrunc,sparse status=none; }
+place() { dd if="$1" of="$work/disk" bs=1M seek="$2" conv=notrunc,sparse status=none; }
 
 . buildroot/cache.sh
+. buildroot/release-tool.sh
 kernel=$(buildroot/kernel.sh)
+keys=$(keys_folder)
 # Compressing takes the most of a minute, so nothing is made again from the same things.
 key=$({
-    cat "$binary" "$kernel/bzImage" Cargo.toml
+    cat "$binary" "$kernel/bzImage" "$keys/keys.json" "$keys/update-payload-key.pub.pem" "$release_tool"
+    echo "$version"
     find buildroot -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
 } | content_key)
 complete=yes
-for file in vmlinuz initrd proa.img proa.img.zst; do [ -f "$out/$file" ] || complete=no; done
+for file in vmlinuz initrd slot proa.img proa.img.zst release-info root/usr/bin/proa; do
+    [ -f "$out/$file" ] || complete=no
+done
 if [ $complete = yes ] && [ "$(cat "$out/image.key" 2>/dev/null)" = "$key" ]; then
     echo "image: $out/proa.img is up to date"
     exit
 fi
 rm -f "$out/image.key"
 cp "$kernel/bzImage" "$out/vmlinuz"
-debian=$(buildroot/rootfs.sh "$binary" "$work/root")
-find "$work/root" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+debian=$(buildroot/rootfs.sh "$binary" "$kernel/bzImage" "$keys" "$out/root")
 make_initrd
+make_slot
 make_boot_program "$debian/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 make_esp
-make_slot
 make_state
 partition
-place esp $esp_start
-place slot $slot_a_start
-place state $state_start
+place "$work/esp" $esp_start
+place "$out/slot" $slot_a_start
+place "$work/state" $state_start
 mv "$work/disk" "$out/proa.img"
-# What is in it is compressed already: a low level with a long reach is enough.
-zstd -q -f -T0 -9 --long=27 "$out/proa.img" -o "$out/proa.img.zst"
+# A window of 128 MiB reaches from the slot back to the kernel and the binary in the
+# boot partition, so these are in the download once.
+zstd -q -f -T0 -12 --long=27 "$out/proa.img" -o "$out/proa.img.zst"
 echo "$key" >"$out/image.key"
 
 echo "image: kernel $(stat -c %s "$out/vmlinuz"), initrd $(stat -c %s "$out/initrd")," \
-    "root $(stat -c %s "$work/slot"), download $(stat -c %s "$out/proa.img.zst") bytes"
-echo "image: $out/proa.img"
+    "root $(stat -c %s "$out/slot"), download $(stat -c %s "$out/proa.img.zst") bytes"
+echo "image: $out/proa.img, version $version, root hash $root_hash"

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Makes the root file system's tree: rootfs.sh BINARY DIR
+# Makes the root file system's tree: rootfs.sh BINARY KERNEL KEYS DIR
 #
 # Debian trixie packages are unpacked, never installed, and only what files.txt
 # lists is copied, with the libraries it needs. overlay/ and units/ come on top,
-# then the binary and its links. No root rights are needed: owners are set when
-# the tree is packed.
+# then the binary and its links, the kernel that the binary starts in place of
+# another, and the public keys of those whose updates it takes. No root rights are
+# needed: owners are set when the tree is packed. It gets its version then, too.
 set -euo pipefail
 binary=$(realpath "$1")
-tree=$2
+kernel=$(realpath "$2")
+keys=$(realpath "$3")
+tree=$4
 cd "$(dirname "$0")/.."
 . buildroot/cache.sh
 
@@ -142,19 +145,6 @@ check_units() {
     done
 }
 
-version() { sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml; }
-
-write_os_release() {
-    cat >"$tree/usr/lib/os-release" <<END
-ID=proa
-NAME=Proa
-PRETTY_NAME="Proa $(version)"
-VERSION_ID=$(version)
-IMAGE_ID=proa
-IMAGE_VERSION=$(version)
-END
-}
-
 debian=$(debian_tree)
 rm -rf "$tree"
 mkdir -p "$tree"
@@ -169,5 +159,7 @@ install -m 755 "$binary" "$tree/usr/bin/proa"
 "$binary" --install-links "$tree"
 enable_units
 check_units
-write_os_release
+install -Dm 644 "$kernel" "$tree/usr/lib/proa/vmlinuz"
+install -Dm 644 "$keys/keys.json" "$tree/usr/share/proa/keys.json"
+install -Dm 644 "$keys/update-payload-key.pub.pem" "$tree/usr/share/update_engine/update-payload-key.pub.pem"
 echo "$debian"

@@ -11,6 +11,8 @@ packages=(
     linux-source-6.12 bc binutils bison flex libelf-dev xz-utils zstd
     # the root file system and the disk image
     ca-certificates cpio debian-archive-keyring dosfstools e2fsprogs fdisk mmdebstrap mtools squashfs-tools uidmap
+    # the keys that payloads are signed with
+    openssl
     # running it
     qemu-system-x86
     # what the tests compare with
