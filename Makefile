@@ -6,6 +6,7 @@
 #   make prove             the long proofs: hundreds of kills, a million compared answers
 #   make bench             speed beside Debian's etcd, on an idle machine
 #   make image             build/proa.img and what boots it
+#   make release           payloads of that image, signed; published when OMAHA_SERVER is set
 #   make check             formatting, lints, documentation, unit tests
 
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
 # and every change is tried with others. `make prove` takes fresh ones.
 seed = $$((16\#$$( (git rev-parse 'HEAD^{tree}' 2>/dev/null || date +%s | sha256sum) | head -c 12)))
 
-.PHONY: help setup slow build image run check unit differential clients simulation cluster test prove bench clean
+.PHONY: help setup slow build image release run check unit differential clients simulation cluster updates test prove bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,11 +36,17 @@ slow: setup
 
 build: slow
 	@echo "== building the binary"
-	$(cargo) build --release --locked -p proa -p proa-qemu
+	$(cargo) build --release --locked -p proa -p proa-qemu -p proa-release
 
 image: build
 	@echo "== making the image"
 	buildroot/image.sh $(release)/proa
+
+release: image
+	buildroot/release.sh
+	$(if $(OMAHA_SERVER),$(release)/proa omahactl --endpoint "$(OMAHA_SERVER)" release add \
+		build/releases/$$(sed -n s/^VERSION=//p build/release-info)/*.payload \
+		--metadata build/releases/$$(sed -n s/^VERSION=//p build/release-info)/release.json)
 
 run: image
 	@echo "== booting the cluster"
@@ -54,7 +61,7 @@ check: slow
 # part of it has other features of its dependencies, which are then built again.
 unit: slow
 	$(cargo) test --workspace --locked --exclude proa
-	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
+	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster update_machines,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
 
 # The same random stream for Debian's etcd and for ours.
 differential: build
@@ -73,11 +80,16 @@ simulation: slow
 cluster: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test cluster -- --nocapture
 
+# Updates of machines, good and bad ones.
+updates: image
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_machines -- --nocapture
+
 # Two at a time: linking, elections and clients leave a core idle. The virtual
 # machines have both cores for themselves, for they are held to a time.
 test: slow
 	@$(MAKE) -j2 -Oline image check unit differential simulation clients
 	@$(MAKE) cluster
+	@$(MAKE) updates
 	@buildroot/budget.sh $(release)/proa
 	@echo "== all tests passed"
 
