@@ -83,6 +83,11 @@ impl Api {
         let (Some(sha256), Some(size_bytes)) = (value("sha256"), size_bytes) else {
             return Err(Refused::bad("give sha256=HEX and size=BYTES of the package"));
         };
+        // Machines may be fetching the other one.
+        if self.packages.has_other(name, &sha256) {
+            let text = format!("another package is here as {name}; give this one another name");
+            return Err(Refused::conflict(text));
+        }
         // The same again needs no second copy; the body is not read.
         let is_here =
             self.packages.has(name, size_bytes) && self.packages.sha256(name).as_ref() == Some(&sha256);

@@ -104,8 +104,15 @@ impl Api {
         if !self.store.commit(change).await? {
             return Err(busy());
         }
-        // Names hold the version, so no other release has these files.
-        release.packages.iter().for_each(|package| self.packages.remove(&package.name));
+        let mut unused: Vec<String> = release.packages.into_iter().map(|package| package.name).collect();
+        let keep = |record: &Record| {
+            let other: Stored = record.parse()?;
+            unused.retain(|name| other.packages.iter().all(|package| package.name != *name));
+            Ok(())
+        };
+        // Releases of all applications: they share the folder.
+        self.store.each("releases/", keep).await?;
+        unused.iter().for_each(|name| self.packages.remove(name));
         Ok(json!({"version": version}))
     }
 

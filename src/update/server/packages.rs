@@ -97,7 +97,20 @@ impl Packages {
     /// When it cannot be made.
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            // Left behind by a process that was killed.
+            if path.extension().is_some_and(|end| end == "part") {
+                fs::remove_file(path)?;
+            }
+        }
         Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Whether another payload is here by this name, one with another hash.
+    pub fn has_other(&self, name: &str, sha256: &str) -> bool {
+        let is_here = self.path(name).is_some_and(|path| path.exists());
+        is_here && self.sha256(name).is_some_and(|known| known != sha256)
     }
 
     /// Whether a payload is here, by name and size.
@@ -227,9 +240,10 @@ impl Packages {
         kept
     }
 
+    /// The hash last: a payload without one is only taken again.
     fn keep(&self, part: &Path, path: &Path, name: &str, sha256: &str) -> io::Result<()> {
-        fs::write(self.hash_path(name), format!("{sha256}\n"))?;
         fs::rename(part, path)?;
+        fs::write(self.hash_path(name), format!("{sha256}\n"))?;
         fs::File::open(&self.folder)?.sync_all()
     }
 }
