@@ -62,6 +62,7 @@ async fn watch(config: &Config) -> Result<(), Error> {
     };
     let store = Store::new(endpoints, &config.tls)?;
     let mut rounds = Rounds::new(config.clone(), store, Asked::ByUpdate);
+    let ready = rounds.ready();
     let mut told = String::new();
     loop {
         let done = match config.strategy {
@@ -76,7 +77,10 @@ async fn watch(config: &Config) -> Result<(), Error> {
             tracing::info!("{line}");
             told = line;
         }
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = ready.notified() => {}
+        }
     }
 }
 

@@ -4,13 +4,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use proa_update_disk::{Disk, Slots};
 use serde::Deserialize;
-use tokio::net::UnixStream;
-use zbus::{Connection, connection::Builder};
+use tokio::{net::UnixStream, sync::Notify};
+use zbus::{Connection, MatchRule, MessageStream, connection::Builder, message::Type};
 
 use super::Error;
 
@@ -19,6 +21,14 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What update_engine says when only the reboot is missing.
 /// Source: CoreOS update_engine, `update_status`.
 const NEED_REBOOT: &str = "UPDATE_STATUS_UPDATED_NEED_REBOOT";
+/// Who knows about updates. Source: CoreOS update_engine's D-Bus interface.
+const SERVICE: &str = "com.coreos.update1";
+const PATH: &str = "/com/coreos/update1";
+const INTERFACE: &str = "com.coreos.update1.Manager";
+
+/// What `GetStatus` answers and `StatusUpdate` carries: last check, progress,
+/// operation, new version, its size.
+type Status = (i64, f64, String, String, i64);
 /// Sectors of the disks that are looked at: as the kernel gives them to a reader of GPT.
 const SECTOR_BYTES: u32 = 512;
 /// The longest `os-release` that is read; real ones have about 1 KiB.
@@ -86,12 +96,20 @@ pub fn is_good(boot_record: &Path) -> Result<(), String> {
 pub struct Bus {
     socket: Option<PathBuf>,
     live: Option<Connection>,
+    /// Told when update_engine says that only the reboot is missing.
+    ready: Arc<Notify>,
 }
 
 impl Bus {
     /// The bus at this socket; `None` on a machine without one.
     pub fn new(socket: Option<PathBuf>) -> Self {
-        Self { socket, live: None }
+        Self { socket, live: None, ready: Arc::default() }
+    }
+
+    /// Waits until update_engine says that an update waits. It is a hint: whoever
+    /// depends on it looks now and then without one.
+    pub fn ready(&self) -> Arc<Notify> {
+        Arc::clone(&self.ready)
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
@@ -108,6 +126,7 @@ impl Bus {
             Ok(live) => live?,
             Err(_) => return Err(Error::Bus("no answer".to_owned())),
         };
+        tokio::spawn(listen(live.clone(), Arc::clone(&self.ready)));
         self.live = Some(live.clone());
         Ok(live)
     }
@@ -118,11 +137,7 @@ impl Bus {
     /// When update_engine does not answer.
     pub async fn pending(&mut self) -> Result<Option<String>, Error> {
         let connection = self.connection().await?;
-        let service = "com.coreos.update1";
-        let interface = "com.coreos.update1.Manager";
-        let asked = connection
-            .call_method(Some(service), "/com/coreos/update1", Some(interface), "GetStatus", &())
-            .await;
+        let asked = connection.call_method(Some(SERVICE), PATH, Some(INTERFACE), "GetStatus", &()).await;
         let answer = match asked {
             Ok(answer) => answer,
             Err(error) => {
@@ -130,7 +145,7 @@ impl Bus {
                 return Err(Error::Bus(error.to_string()));
             }
         };
-        let (_, _, operation, version, _): (i64, f64, String, String, i64) =
+        let (_, _, operation, version, _): Status =
             answer.body().deserialize().map_err(|error| Error::Bus(error.to_string()))?;
         Ok((operation == NEED_REBOOT).then_some(version))
     }
@@ -165,3 +180,23 @@ impl Bus {
         }
     }
 }
+
+/// Tells of signals that an update waits, until the connection ends.
+async fn listen(connection: Connection, ready: Arc<Notify>) {
+    let rule = MatchRule::builder().msg_type(Type::Signal).interface(INTERFACE);
+    let Ok(rule) = rule.and_then(|rule| rule.member("StatusUpdate")) else { return };
+    let Ok(mut signals) = MessageStream::for_match_rule(rule.build(), &connection, None).await else {
+        return;
+    };
+    // The stream must not keep a connection alive that the bus has given up.
+    drop(connection);
+    while let Some(Ok(signal)) = signals.next().await {
+        if signal.body().deserialize::<Status>().is_ok_and(|status| status.2 == NEED_REBOOT) {
+            ready.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;

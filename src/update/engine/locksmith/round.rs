@@ -72,6 +72,11 @@ impl Rounds {
         }
     }
 
+    /// Told when an update waits.
+    pub fn ready(&self) -> std::sync::Arc<tokio::sync::Notify> {
+        self.bus.ready()
+    }
+
     /// One round.
     ///
     /// # Errors
