@@ -106,6 +106,21 @@ fn other_signatures_are_wrong() {
     let digest = Sha256::of(b"a payload");
     let good = signature(SIGNATURE_3072);
     let modulus: Vec<u8> = key.modulus.0.iter().rev().flat_map(|word| word.to_be_bytes()).collect();
+    // The same number modulo the modulus, in another form.
+    let mut carry = 0;
+    let mut again: Vec<u8> = good
+        .iter()
+        .zip(&modulus)
+        .rev()
+        .map(|(good, modulus)| {
+            carry += u32::from(*good) + u32::from(*modulus);
+            let byte = carry as u8;
+            carry >>= 8;
+            byte
+        })
+        .collect();
+    again.reverse();
+    assert_eq!(carry, 0, "there is room for it");
     let flipped = |byte: usize| {
         let mut bad = good.clone();
         bad[byte] ^= 1;
@@ -119,6 +134,7 @@ fn other_signatures_are_wrong() {
         ("zero",                vec![0; 384]),
         ("one",                 [vec![0; 383], vec![1]].concat()),
         ("the modulus",         modulus),
+        ("plus the modulus",    again),
         ("above the modulus",   vec![0xff; 384]),
         ("by another key",      signature(SIGNATURE_4096)[..384].to_vec()),
         ("first bit flipped",   flipped(0)),
@@ -139,6 +155,12 @@ fn other_keys_are_refused() {
         der[last] &= 0xfe;
         STANDARD.encode(der)
     };
+    let pss = {
+        let mut der = signature(KEY_3072);
+        assert_eq!(der[8..17], [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1], "rsaEncryption");
+        der[16] = 10;
+        STANDARD.encode(der)
+    };
     #[rustfmt::skip]
     let cases = [
         ("no PEM",            KEY_3072.to_owned(),       BadKey::Pem),
@@ -148,6 +170,7 @@ fn other_keys_are_refused() {
         ("truncated",         pem(&truncated),           BadKey::Form),
         ("one byte more",     pem(&longer),              BadKey::Form),
         ("elliptic curve",    pem(KEY_EC),               BadKey::Form),
+        ("RSASSA-PSS only",   pem(&pss),                 BadKey::Form),
         ("1024 bits",         pem(KEY_1024),             BadKey::Modulus(1024)),
         ("an even modulus",   pem(&even),                BadKey::Modulus(3072)),
         ("exponent 3",        pem(KEY_WITH_EXPONENT_3),  BadKey::Exponent),
