@@ -15,6 +15,8 @@ packages=(
     openssl
     # running it
     qemu-system-x86
+    # the bus that tests meet the daemons on
+    dbus-daemon
     # what the tests compare with
     etcd-client etcd-server file gdisk
     # the networks of the clients that the tests run
