@@ -32,6 +32,7 @@ mod range;
 mod record;
 mod revision;
 mod scrub;
+pub mod snapshot;
 mod txn;
 pub mod v2;
 mod view;

@@ -16,5 +16,6 @@ mod tree;
 
 pub use head::Head;
 pub use history::{HISTORY_BYTES, Past, Rules, Watch, past};
+pub(crate) use keys::{ALL, ALL_END};
 pub use read::{get, head, is_dir, next_expiry, seconds_left};
 pub(crate) use tree::{expire, write};
