@@ -13,6 +13,8 @@ mod locksmithd;
 mod omahactl;
 mod omahad;
 mod slotctl;
+mod update_engine;
+mod update_engine_client;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,8 @@ pub const APPLETS: &[&Applet] = &[
     &omahactl::APPLET,
     &omahad::APPLET,
     &slotctl::APPLET,
+    &update_engine::APPLET,
+    &update_engine_client::APPLET,
 ];
 
 /// The command of this name.

@@ -9,13 +9,12 @@ use std::{
 use proa_update_disk::Disk;
 use proa_update_model::{
     boot_record::BootRecord,
-    engine::{self, Effect, Event, State, Target, Trouble},
-    error_code::ErrorCode,
-    kept::{Installed, KEPT_BYTES_MAX, Kept, Transfer},
+    engine::{self, Event, State, Target},
+    kept::{Installed, KEPT_BYTES_MAX, Kept},
     omaha::{self, EventResult, EventType},
-    payload::{Checkpoint, Reader, rsa::PublicKey},
+    payload::Reader,
     poll,
-    slots::{NIBBLE_MAX, SlotFlags, order},
+    slots::SlotFlags,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -25,12 +24,11 @@ use tokio::{
 
 use crate::{
     bus::{self, Command, Status},
-    download::{self, Progress},
     error::{Error, file},
     http::Http,
     install::{self, Matched, Sealed, Slot},
     medium::DiskFile,
-    offer::{Answer, Asker, Offer},
+    offer::Offer,
     settings::Config,
     state,
     store::Store,
@@ -44,8 +42,6 @@ const RESUME_AFTER: Duration = Duration::from_millis(200);
 const TELL_EVERY: Duration = Duration::from_secs(20);
 /// Most bytes of a boot record.
 const RECORD_BYTES_MAX: usize = 64 << 10;
-/// Most bytes of a payload key.
-const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// Runs the updater until SIGTERM or SIGINT. It may end anywhere.
 ///
@@ -79,16 +75,16 @@ pub struct Updater {
     pub(crate) medium: DiskFile,
     pub(crate) kept: Kept,
     pub(crate) store: Store,
-    http: Http,
+    pub(crate) http: Http,
     pub(crate) status: watch::Sender<Status>,
-    by_person: bool,
-    poll_after: Option<Duration>,
-    failures: u32,
+    pub(crate) by_person: bool,
+    pub(crate) poll_after: Option<Duration>,
+    pub(crate) failures: u32,
     /// What the effects hand on to each other.
-    offer: Option<Offer>,
-    reader: Option<Reader>,
-    matched: Option<Matched>,
-    sealed: Option<Sealed>,
+    pub(crate) offer: Option<Offer>,
+    pub(crate) reader: Option<Reader>,
+    pub(crate) matched: Option<Matched>,
+    pub(crate) sealed: Option<Sealed>,
 }
 
 impl Updater {
@@ -268,307 +264,6 @@ impl Updater {
         }
     }
 
-    async fn perform(&mut self, effect: &Effect, state: &State) -> Result<Event, Error> {
-        match effect {
-            Effect::AskServer => self.ask_server().await,
-            Effect::Retire => self.retire(),
-            Effect::Download => self.download().await,
-            Effect::ReadBack => self.read_back().await,
-            Effect::Seal => {
-                let slot = self.passive()?;
-                let matched = self.matched.take().expect("it was read back");
-                self.sealed = Some(install::seal(&mut self.medium, &slot, &matched)?);
-                Ok(Event::Sealed)
-            }
-            Effect::Activate => self.activate(state).await,
-            Effect::Withdraw => self.withdraw().map(|()| Event::Withdrawn),
-            Effect::Report(trouble) => {
-                self.report_trouble(trouble).await;
-                Ok(Event::Reported)
-            }
-        }
-    }
-
-    fn asker(&self) -> Asker<'_> {
-        let Self { config, record, boot_id, kept, .. } = self;
-        Asker { config, record, boot_id, aleph_version: &kept.aleph_version }
-    }
-
-    fn passive(&self) -> Result<Slot, Error> {
-        let (slots, running) = self.slots()?;
-        let flags: Vec<SlotFlags> = slots.iter().map(|slot| slot.flags).collect();
-        Ok(slots[engine::passive(&flags, running)?])
-    }
-
-    async fn ask_server(&mut self) -> Result<Event, Error> {
-        let passive = self.passive()?;
-        let reports: Vec<omaha::Event> = self.kept.reports.iter().map(Into::into).collect();
-        let by_person = std::mem::take(&mut self.by_person);
-        let mut http = self.http.clone();
-        let answer = self.asker().ask(&mut http, reports, by_person).await;
-        self.http = http;
-        let answer = answer?;
-        self.kept.reports.clear();
-        self.kept.last_checked_unix_s = now_unix_s() as i64;
-        let update = match answer {
-            Answer::Nothing { poll_after } => {
-                (self.failures, self.poll_after) = (0, poll_after);
-                self.keep()?;
-                return Ok(Event::NoUpdate);
-            }
-            Answer::Something(update) => update,
-        };
-        self.poll_after = update.poll_interval_s.map(|seconds| Duration::from_secs(seconds.into()));
-        let mut kept = self.kept.clone();
-        let source_bytes = self.running_data_bytes();
-        let checked = self.asker().check(&update, &mut kept, source_bytes);
-        self.kept = kept;
-        // What was a key once must not count again, whatever becomes of the offer.
-        self.keep()?;
-        let offer = checked?;
-        self.refuse_failed(&offer).await?;
-        if offer.expected.slot_bytes > passive.bytes {
-            let text = format!(
-                "the release needs {} bytes and the slot has {}",
-                offer.expected.slot_bytes, passive.bytes
-            );
-            return Err(Error::Policy { code: ErrorCode::IgnoredPolicy, text });
-        }
-        let target = target_of_offer(&offer);
-        tracing::info!("version {} is offered, {} bytes", offer.version, offer.expected.size_bytes);
-        self.offer = Some(offer);
-        Ok(Event::Offered(target))
-    }
-
-    /// Bytes of the running system's data area, which differences are to.
-    fn running_data_bytes(&self) -> u64 {
-        let start = self.slots().map(|(slots, running)| slots[running].start);
-        let open = || std::fs::File::open(self.disk.path());
-        match (start, open()) {
-            (Ok(start), Ok(file)) => {
-                proa_update_disk::seal::superblock(&file, start).map_or(0, |superblock| superblock.offset())
-            }
-            _ => 0,
-        }
-    }
-
-    async fn refuse_failed(&self, offer: &Offer) -> Result<(), Error> {
-        let root_hash = &offer.expected.root_hash;
-        let here =
-            self.kept.failures.of(root_hash).map(|failure| format!("it failed here: {}", failure.reason));
-        let known = match here {
-            Some(here) => Some(here),
-            // A store that does not answer stops no download: it is asked again
-            // before the reboot.
-            None => self.store.failure_of(root_hash).await.unwrap_or_default(),
-        };
-        let refuse = |why: String| Error::Policy {
-            code: ErrorCode::IgnoredPolicy,
-            text: format!("version {} is not installed again: {why}", offer.version),
-        };
-        known.map_or(Ok(()), |why| Err(refuse(why)))
-    }
-
-    fn retire(&mut self) -> Result<Event, Error> {
-        let slot = self.passive()?;
-        let offer = self.offer.as_ref().expect("it was offered");
-        let checkpoint = download::checkpoint(&self.kept, offer, slot.number);
-        install::retire(&mut self.medium, &self.disk, slot.number)?;
-        self.kept.installed = None;
-        self.kept.transfer = Some(Transfer {
-            version: offer.version.clone(),
-            root_hash: offer.expected.root_hash,
-            payload_sha256: offer.expected.sha256,
-            slot: slot.number,
-            checkpoint,
-        });
-        self.keep()?;
-        Ok(Event::Retired)
-    }
-
-    async fn download(&mut self) -> Result<Event, Error> {
-        let key = read_key(&self.config)?;
-        let (slots, running) = self.slots()?;
-        let slot = self.passive()?;
-        let offer = self.offer.clone().expect("it was offered");
-        let checkpoint = self.kept.transfer.as_ref().and_then(|transfer| transfer.checkpoint.clone());
-        self.say(EventType::DOWNLOAD_STARTED, &offer).await;
-        let mut keeper =
-            Keeper { config: &self.config, kept: &mut self.kept, status: &self.status, offer: &offer };
-        let mut transfer = download::Transfer {
-            offer: &offer,
-            medium: &mut self.medium,
-            slot,
-            running: slots[running],
-            http: &mut self.http,
-        };
-        let done = transfer.run(key, checkpoint, &mut keeper).await;
-        if done.as_ref().is_err_and(|error| !error.is_of_the_transfer()) {
-            // What is wrong with it will be so again.
-            self.kept.transfer = None;
-            self.keep()?;
-        }
-        self.reader = Some(done?);
-        self.say(EventType::DOWNLOAD_FINISHED, &offer).await;
-        Ok(Event::Written)
-    }
-
-    async fn read_back(&mut self) -> Result<Event, Error> {
-        let slot = self.passive()?;
-        let reader = self.reader.take().expect("it was written");
-        let manifest = reader.manifest().expect("a whole payload has a manifest");
-        let (blocks, salt, want) = (manifest.data_blocks, manifest.salt, manifest.root_hash);
-        drop(reader);
-        match install::read_back(&mut self.medium, &slot, blocks, &salt, want).await {
-            Ok(matched) => {
-                self.matched = Some(matched);
-                Ok(Event::DataMatched)
-            }
-            Err(error) => {
-                // Neither the data nor the checkpoint is worth anything.
-                self.kept.transfer = None;
-                self.keep()?;
-                Err(error)
-            }
-        }
-    }
-
-    async fn activate(&mut self, state: &State) -> Result<Event, Error> {
-        let slot = self.passive()?;
-        let target = state.target().expect("something is being installed");
-        let sealed = self.sealed.take().expect("it was sealed");
-        let mut installed = Installed {
-            version: target.version.clone(),
-            root_hash: target.root_hash,
-            slot: slot.number,
-            from_version: self.record.version.clone(),
-            boot_id: self.boot_id.clone(),
-            is_active: false,
-        };
-        // First who it is, then the flags: a boot must never meet an unknown slot.
-        self.kept.installed = Some(installed.clone());
-        self.kept.name(&target.root_hash, &target.version);
-        self.keep()?;
-        install::activate(&mut self.medium, &self.disk, slot.number, &sealed)?;
-        installed.is_active = true;
-        self.kept.installed = Some(installed);
-        self.kept.transfer = None;
-        self.failures = 0;
-        self.keep()?;
-        tracing::info!("version {} boots next", target.version);
-        if let Some(offer) = self.offer.take() {
-            self.say(EventType::UPDATE_COMPLETE, &offer).await;
-        }
-        Ok(Event::Activated)
-    }
-
-    /// Makes what was staged unbootable again.
-    fn withdraw(&mut self) -> Result<(), Error> {
-        let (slots, running) = self.slots()?;
-        let staged = self.kept.installed.as_ref().map(|installed| installed.slot);
-        if let Some(slot) =
-            slots.iter().find(|slot| Some(slot.number) == staged && slot.number != slots[running].number)
-        {
-            install::retire(&mut self.medium, &self.disk, slot.number)?;
-        }
-        self.kept.installed = None;
-        self.kept.transfer = None;
-        self.keep()
-    }
-
-    /// Lets the other slot boot next, if it has shown once that it is good. What
-    /// runs is not installed again by itself.
-    fn roll_back(&mut self) -> Result<Target, Error> {
-        let refuse = |text: &str| Error::Policy { code: ErrorCode::IgnoredPolicy, text: text.to_owned() };
-        let (slots, running) = self.slots()?;
-        let other =
-            slots.iter().enumerate().find(|(index, slot)| *index != running && slot.flags.successful());
-        let Some((other, slot)) = other.map(|(index, slot)| (index, *slot)) else {
-            return Err(refuse("the other slot holds no system that was found good"));
-        };
-        let flags: Vec<SlotFlags> = slots.iter().map(|slot| slot.flags).collect();
-        let mut staged = proa_update_model::slots::stage(&flags, other, 1);
-        staged[other] = staged[other].mark_good();
-        debug_assert!(staged[other].priority() <= NIBBLE_MAX && order(&staged)[0].index == other);
-        let changes: Vec<(u32, SlotFlags)> =
-            slots.iter().zip(&staged).map(|(slot, flags)| (slot.number, *flags)).collect();
-        let file = std::fs::File::open(self.disk.path()).map_err(file("open", self.disk.path()))?;
-        let there = proa_update_disk::seal::superblock(&file, slot.start)
-            .map_err(|error| refuse(&error.to_string()))?;
-        install::write_flags(&mut self.medium, &self.disk, &changes)?;
-        self.remember_failure("a person rolled back from it", false);
-        let version = self.kept.versions.get(&there.root_hash.to_string()).cloned().unwrap_or_default();
-        self.kept.installed = None;
-        self.keep()?;
-        Ok(Target { version, root_hash: there.root_hash, size_bytes: 0 })
-    }
-
-    fn remember_failure(&mut self, reason: &str, is_to_store: bool) {
-        self.kept.failures.remember(proa_update_model::failure::Failure {
-            version: self.record.version.clone(),
-            root_hash: self.record.root_hash,
-            reason: reason.to_owned(),
-            unix_s: now_unix_s(),
-            is_to_store,
-        });
-    }
-
-    /// Tells the server of a step; one that is not heard of is no reason to stop.
-    async fn say(&mut self, kind: EventType, offer: &Offer) {
-        self.kept.report(&omaha::Event {
-            kind,
-            result: EventResult::SUCCESS,
-            next_version: offer.version.clone(),
-            ..omaha::Event::default()
-        });
-        self.tell_server().await;
-    }
-
-    async fn report_trouble(&mut self, trouble: &Trouble) {
-        let is_of_the_server = matches!(trouble.code, ErrorCode::Http | ErrorCode::HttpStatus(_));
-        let version = self.offer.take().map(|offer| offer.version).unwrap_or_default();
-        if !is_of_the_server || !version.is_empty() {
-            self.kept.report(&omaha::Event {
-                kind: EventType::UPDATE_COMPLETE,
-                result: EventResult::ERROR,
-                error_code: Some(trouble.code.number()),
-                next_version: version,
-                reason: trouble.reason.clone(),
-                ..omaha::Event::default()
-            });
-            self.tell_server().await;
-        }
-    }
-
-    async fn tell_server(&mut self) {
-        if self.config.server.is_none() || self.kept.reports.is_empty() {
-            return;
-        }
-        let reports: Vec<omaha::Event> = self.kept.reports.iter().map(Into::into).collect();
-        let mut http = self.http.clone();
-        match self.asker().tell(&mut http, reports).await {
-            Ok(()) => self.kept.reports.clear(),
-            Err(error) => tracing::debug!("{}", proa_base::cli::chain(&error)),
-        }
-        self.http = http;
-        if let Err(error) = self.keep() {
-            tracing::warn!("{}", proa_base::cli::chain(&error));
-        }
-    }
-
-    /// Tells store and server what they do not know yet.
-    async fn tell_what_is_unknown(&mut self) {
-        let unknown: Vec<_> =
-            self.kept.failures.iter().filter(|failure| failure.is_to_store).cloned().collect();
-        for failure in unknown {
-            match self.store.tell(&failure).await {
-                Ok(()) => self.kept.failures.told_store(&failure.root_hash),
-                Err(error) => tracing::debug!("the store is not told yet: {error}"),
-            }
-        }
-        self.tell_server().await;
-    }
-
     pub(crate) fn show(&self, state: &State) {
         let target = state.target();
         let last_failure =
@@ -593,35 +288,6 @@ impl Updater {
     }
 }
 
-/// Keeps a transfer's place while the updater's parts are lent to it.
-struct Keeper<'a> {
-    config: &'a Config,
-    kept: &'a mut Kept,
-    status: &'a watch::Sender<Status>,
-    offer: &'a Offer,
-}
-
-impl Progress for Keeper<'_> {
-    fn at(&mut self, offset: u64) {
-        let progress = offset as f64 / self.offer.expected.size_bytes.max(1) as f64;
-        self.status.send_if_modified(|status| {
-            // A person sees no smaller steps.
-            let differs = progress - status.progress >= 0.01 || progress < status.progress;
-            if differs {
-                status.progress = progress;
-            }
-            differs
-        });
-    }
-
-    fn keep(&mut self, checkpoint: Checkpoint) -> Result<(), Error> {
-        if let Some(transfer) = &mut self.kept.transfer {
-            transfer.checkpoint = Some(checkpoint);
-        }
-        keep(self.config, self.kept)
-    }
-}
-
 fn word(start: &engine::Start) -> &'static str {
     match start {
         engine::Start::Idle => "nothing to do",
@@ -638,17 +304,12 @@ fn target_of(installed: &Installed) -> Target {
     Target { version: installed.version.clone(), root_hash: installed.root_hash, size_bytes: 0 }
 }
 
-fn target_of_offer(offer: &Offer) -> Target {
-    let Offer { version, expected, .. } = offer;
-    Target { version: version.clone(), root_hash: expected.root_hash, size_bytes: expected.size_bytes }
-}
-
-fn keep(config: &Config, kept: &Kept) -> Result<(), Error> {
+pub(crate) fn keep(config: &Config, kept: &Kept) -> Result<(), Error> {
     let path = config.state_folder.join("state.json");
     state::replace(&path, &kept.render()).map_err(file("write", path))
 }
 
-fn read_kept(config: &Config) -> Result<Kept, Error> {
+pub(crate) fn read_kept(config: &Config) -> Result<Kept, Error> {
     let path = config.state_folder.join("state.json");
     let bytes = state::read(&path, KEPT_BYTES_MAX).map_err(file("read", &path))?;
     Ok(bytes.map_or_else(Kept::default, |bytes| {
@@ -665,14 +326,6 @@ fn read_record(config: &Config) -> Result<BootRecord, Error> {
     let bytes = state::read(path, RECORD_BYTES_MAX).map_err(file("read", path))?;
     let bytes = bytes.ok_or_else(|| content("this system was not started from a slot".to_owned()))?;
     serde_json::from_slice(&bytes).map_err(|error| content(error.to_string()))
-}
-
-fn read_key(config: &Config) -> Result<PublicKey, Error> {
-    let path = &config.payload_key;
-    let content = |wrong: String| Error::Content { path: path.clone(), wrong };
-    let bytes = state::read(path, KEY_BYTES_MAX).map_err(file("read", path))?;
-    let bytes = bytes.ok_or_else(|| content("there is no payload key".to_owned()))?;
-    PublicKey::from_pem(&String::from_utf8_lossy(&bytes)).map_err(|error| content(error.to_string()))
 }
 
 pub(crate) fn now_unix_s() -> u64 {

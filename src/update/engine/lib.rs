@@ -14,8 +14,11 @@ pub mod medium;
 pub mod offer;
 pub mod settings;
 pub mod state;
+mod steps;
 pub mod store;
 mod systemd;
+mod telling;
+mod wishes;
 
 pub use daemon::run;
 pub use error::Error;
