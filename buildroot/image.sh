@@ -39,9 +39,11 @@ disk_size=962
 
 # `gpt`: with a damaged primary table Linux would otherwise show no partition at
 # all, instead of using the backup.
-# `reserve_mem`: a piece of memory that a restart leaves alone, for what the console
-# said before it.
-cmdline='console=tty0 console=ttyS0 net.ifnames=0 gpt reserve_mem=1M:4096:log ramoops.mem_name=log'
+# `memmap`, `ramoops`: a piece of memory that a restart leaves alone, for what the
+# console said before it. Its place is fixed, for one that the kernel chooses
+# (reserve_mem) is where it keeps things while it starts, and would not survive that.
+cmdline='console=tty0 console=ttyS0 net.ifnames=0 gpt memmap=1M$0x8000000'
+cmdline+=' ramoops.mem_address=0x8000000 ramoops.mem_size=0x100000 ramoops.console_size=0x10000'
 
 # Not compressed: the binary is in the slot as well, and what is there twice costs
 # the download nothing as long as both are the same bytes.
