@@ -13,7 +13,7 @@
 mod read;
 mod write;
 
-pub use read::{BadFile, Bolt, Bytes, Summary};
+pub use read::{BadFile, Bolt, Bytes, Summary, Take};
 pub use write::{BucketWriter, Layout, Stopped, Writer};
 
 /// Size of the pages that are written: that of the machines etcd is built for.

@@ -74,6 +74,10 @@ const MAX_DEPTH: usize = 64;
 /// into one, and etcd's are bounded by its `--max-request-bytes`.
 const MAX_PAGE_BYTES: u64 = 512 << 20;
 
+/// Takes key and value of an entry.
+pub type Take<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), BadFile> + 'a;
+/// Names of buckets, and where each lies.
+type Places = Vec<(Vec<u8>, Vec<u8>)>;
 type Visit<'a> = dyn FnMut(&Entry<'_>) -> Result<(), BadFile> + 'a;
 
 /// One entry of a leaf page.
@@ -181,11 +185,7 @@ impl<'a> Bolt<'a> {
     ///
     /// # Errors
     /// [`BadFile`], also by `visit`.
-    pub fn each(
-        &self,
-        bucket: &str,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), BadFile>,
-    ) -> Result<(), BadFile> {
+    pub fn each(&self, bucket: &str, visit: &mut Take<'_>) -> Result<(), BadFile> {
         match self.buckets()?.into_iter().find(|(name, _)| name == bucket.as_bytes()) {
             Some((_, header)) => self.entries(&header, visit),
             None => Ok(()),
@@ -215,7 +215,7 @@ impl<'a> Bolt<'a> {
     }
 
     /// Name and value of each bucket.
-    fn buckets(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BadFile> {
+    fn buckets(&self) -> Result<Places, BadFile> {
         let mut found = Vec::new();
         self.left.set(self.pages);
         let mut last = None;
@@ -230,11 +230,7 @@ impl<'a> Bolt<'a> {
     }
 
     /// Visits the entries of the bucket of this value.
-    fn entries(
-        &self,
-        header: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), BadFile>,
-    ) -> Result<(), BadFile> {
+    fn entries(&self, header: &[u8], visit: &mut Take<'_>) -> Result<(), BadFile> {
         let mut visit = |entry: &Entry<'_>| match entry.is_bucket {
             true => Err(BadFile::Page { page: self.root, what: "a bucket holds a bucket" }),
             false => visit(entry.key, entry.value),
