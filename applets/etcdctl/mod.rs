@@ -16,6 +16,7 @@ mod mirror;
 mod print;
 mod role;
 mod session;
+mod snapshot;
 mod terminal;
 mod tls;
 mod txn;
@@ -130,6 +131,9 @@ const COMMANDS: &[Command] = commands! {
     ["alarm", "list"], &[], "", "Lists all alarms", endpoints::alarm_list;
     ["alarm", "disarm"], &[], "", "Disarms all alarms", endpoints::alarm_disarm;
     ["defrag"], endpoints::ENDPOINT, "", "Gives space of deleted data back", endpoints::defrag;
+    ["snapshot", "save"], &[], "FILE", "Stores a snapshot of one member's database in a file", snapshot::save;
+    ["snapshot", "status"], &[], "FILE", "Says what is in a snapshot", snapshot::status;
+    ["snapshot", "restore"], snapshot::RESTORE, "FILE", "Makes a member's data dir from a snapshot", snapshot::restore;
     ["lock"], session::LOCK, "NAME [COMMAND ARG...]", "Acquires a named lock", session::lock;
     ["elect"], session::ELECT, "NAME [PROPOSAL]", "Observes and participates in leader election", session::elect;
     ["make-mirror"], mirror::MAKE_MIRROR, "DESTINATION", "Makes a mirror at the destination cluster", mirror::make_mirror;

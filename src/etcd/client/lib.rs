@@ -40,7 +40,8 @@ use proa_etcd_api::etcdserverpb::{
     LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse, TxnRequest, TxnResponse,
 };
 use prost::bytes::Bytes;
 pub use queue::{Place, key_of};
@@ -77,6 +78,21 @@ pub fn prefix_range(prefix: &[u8]) -> (Bytes, Bytes) {
 #[derive(Clone)]
 pub struct Client {
     caller: Arc<Caller>,
+}
+
+/// A snapshot that is being received.
+pub struct Snapshot {
+    pieces: tonic::Streaming<SnapshotResponse>,
+}
+
+impl Snapshot {
+    /// The next piece; `None` behind the last.
+    ///
+    /// # Errors
+    /// What has come so far is no snapshot.
+    pub async fn next(&mut self) -> Result<Option<SnapshotResponse>, Error> {
+        self.pieces.message().await.map_err(error::classify)
+    }
 }
 
 fn kv(channel: Channel) -> KvClient<Channel> {
@@ -241,6 +257,16 @@ impl Client {
         role_grant_permission IfUnsent AuthRoleGrantPermissionRequest => AuthRoleGrantPermissionResponse, auth;
         /// Takes a permission from a role.
         role_revoke_permission IfUnsent AuthRoleRevokePermissionRequest => AuthRoleRevokePermissionResponse, auth;
+    }
+
+    /// Begins a snapshot of the asked member's database, in pieces; the last is
+    /// the SHA-256 of all before it. Read it with [`Snapshot::next`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let send = |channel, request| async move { maintenance(channel).snapshot(request).await };
+        Ok(Snapshot { pieces: self.caller.call(Repeat::Safe, SnapshotRequest {}, send).await? })
     }
 
     /// Gives a lease its whole time to live again, once. The answer's `ttl` is

@@ -25,6 +25,7 @@ mod prompt;
 pub mod relay;
 mod run;
 pub mod settings;
+pub mod snapshot;
 pub mod space;
 pub mod tls;
 mod v2;

@@ -6,7 +6,11 @@ use proa_etcd_api::etcdserverpb::{
     HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
+use proa_etcd_store::snapshot::Stamp;
+use proa_etcd_store::snapshot::bolt::Stopped;
 use proa_etcd_store::{Need, Reply};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
@@ -14,6 +18,7 @@ use super::kv::blocking;
 use super::pb::maintenance_server::Maintenance;
 use super::{Front, refuse, unexpected};
 use crate::PROTOCOL_VERSION;
+use crate::node::Node;
 
 #[tonic::async_trait]
 impl Maintenance for Front {
@@ -94,7 +99,16 @@ impl Maintenance for Front {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.admit_root(&request).await?;
-        Err(Status::unimplemented("snapshots of the database are not served yet"))
+        let Ok(turn) = SNAPSHOTS.try_acquire() else {
+            return Err(Status::resource_exhausted("etcdserver: too many snapshots are being sent"));
+        };
+        let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES);
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            send_snapshot(&node, &sender);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 
     async fn move_leader(
@@ -105,6 +119,28 @@ impl Maintenance for Front {
         self.node.move_leader(request.into_inner().target_id).await.map_err(refuse)?;
         // Without a header, as etcd.
         Ok(Response::new(MoveLeaderResponse { header: None }))
+    }
+}
+
+/// Snapshots that are sent at a time. Each takes a thread and up to 32 MiB, and
+/// keeps what was overwritten meanwhile on the disk.
+static SNAPSHOTS: Semaphore = Semaphore::const_new(2);
+/// Pieces of a snapshot, of 32 KiB, that wait for the connection.
+const SNAPSHOT_PIECES: usize = 8;
+
+fn send_snapshot(node: &Node, sender: &mpsc::Sender<Result<SnapshotResponse, Status>>) {
+    let now = node.view();
+    let term = node.status().borrow().term;
+    let stamp = Stamp { applied_index: now.applied, term, cluster_version: crate::CLUSTER_VERSION };
+    // A state that is replaced waits for its readers, and everybody with it.
+    let goes_on = || !sender.is_closed() && !node.is_being_replaced();
+    let sent = crate::snapshot::send(&now.view, &stamp, &goes_on, &mut |piece, remaining_bytes| {
+        let answer = SnapshotResponse { header: None, remaining_bytes, blob: piece.into() };
+        sender.blocking_send(Ok(answer)).map_err(|_| Stopped)
+    });
+    if let Err(error) = sent {
+        // Whoever asked may be gone.
+        let _ = sender.blocking_send(Err(Status::unavailable(format!("etcdserver: no snapshot: {error}"))));
     }
 }
 

@@ -34,8 +34,8 @@ pub(super) struct Booted<D: Disk = Files, S = Database> {
 }
 
 /// What a new data dir begins with.
-struct Initial {
-    identity: Identity,
+pub(super) struct Initial {
+    pub(super) identity: Identity,
     members: Vec<Member>,
     /// Where the log begins.
     position: Position,
@@ -68,7 +68,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Booted, NodeError> {
         Some(identity) => identity,
         None => {
             let initial = initial(config)?;
-            create(&layout, &initial)?;
+            create(&layout, &initial, &mut |_| Ok(()))?;
             initial.identity
         }
     };
@@ -88,7 +88,7 @@ fn initial(config: &NodeConfig) -> Result<Initial, NodeError> {
         }
         Bootstrap::Join { others } => initial_of_join(config, others),
         Bootstrap::New { token, members } => {
-            let initial = initial_of_flags(config, token, members)?;
+            let initial = initial_of_flags(&config.name, &config.advertise_peer_urls, token, members)?;
             refuse_second_life(config, &initial)?;
             Ok(initial)
         }
@@ -100,28 +100,25 @@ fn initial(config: &NodeConfig) -> Result<Initial, NodeError> {
     }
 }
 
-fn initial_of_flags(
-    config: &NodeConfig,
+pub(super) fn initial_of_flags(
+    name: &str,
+    peer_urls: &[String],
     token: &str,
     named: &BTreeMap<String, Vec<String>>,
 ) -> Result<Initial, NodeError> {
-    let mine = named.get(&config.name).ok_or_else(|| {
-        NodeError::Config(format!(
-            "couldn't find local name {:?} in the initial cluster configuration",
-            config.name
-        ))
+    let mine = named.get(name).ok_or_else(|| {
+        NodeError::Config(format!("couldn't find local name {name:?} in the initial cluster configuration"))
     })?;
     let sorted = |urls: &[String]| {
         let mut urls = urls.to_vec();
         urls.sort();
         urls
     };
-    if sorted(mine) != sorted(&config.advertise_peer_urls) {
+    if sorted(mine) != sorted(peer_urls) {
         return Err(NodeError::Config(format!(
-            "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}",
-            config.name,
+            "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={}",
             mine.join(","),
-            config.advertise_peer_urls.join(",")
+            peer_urls.join(",")
         )));
     }
     let member = |(name, urls): (&String, &Vec<String>)| Member {
@@ -243,9 +240,12 @@ pub(super) fn first_state(members: &[Member]) -> Writes {
     Initial::founding(Identity { cluster_id: 0, member_id: 0 }, members.to_vec()).state()
 }
 
+/// What a new member's database is filled with beside its first state.
+pub(super) type Fill<'a> = dyn FnMut(&Database) -> Result<(), NodeError> + 'a;
+
 /// Makes log and database of a new member. The identity is written last: a
 /// crash before it leaves a data dir in which nobody has lived yet.
-fn create(layout: &Layout, initial: &Initial) -> Result<(), NodeError> {
+pub(super) fn create(layout: &Layout, initial: &Initial, fill: &mut Fill<'_>) -> Result<(), NodeError> {
     for path in [layout.log(), layout.database()] {
         match fs::remove_dir_all(&path) {
             Ok(()) => {}
@@ -256,6 +256,7 @@ fn create(layout: &Layout, initial: &Initial) -> Result<(), NodeError> {
     let Position { index, term } = initial.position;
     drop(Log::create(&layout.log(), LogOptions::default(), (index, term))?);
     let database = Database::open(&layout.database(), DatabaseOptions::default())?;
+    fill(&database)?;
     database.write(&initial.state());
     database.flush(meta::POSITION);
     database.close()?;

@@ -143,6 +143,12 @@ impl Node {
         self.shared.view.get()
     }
 
+    /// Whether the state that `view` gives is being replaced: who reads for
+    /// long is to end.
+    pub fn is_being_replaced(&self) -> bool {
+        self.shared.view.is_away()
+    }
+
     /// The raised alarms, by member.
     pub fn alarms(&self) -> Vec<AlarmMember> {
         lock(&self.shared.machine).alarms()

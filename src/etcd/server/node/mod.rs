@@ -39,6 +39,7 @@ mod membership;
 mod meta;
 mod outbox;
 mod proposals;
+mod restore;
 mod shared;
 #[cfg(test)]
 mod simulation;
@@ -50,6 +51,7 @@ mod writer;
 pub use error::NodeError;
 pub use handle::{Node, is_member};
 pub use meta::write_durably;
+pub use restore::{NewMember, create_from};
 pub use types::{
     Answerer, AuthStamp, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status,
     TokenGranted, TokenSink, V2Applied, V2Sink,

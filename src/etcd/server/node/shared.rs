@@ -100,6 +100,11 @@ impl ViewCell {
         self.is_there.notify_all();
     }
 
+    /// Whether a snapshot is replacing the database.
+    pub(super) fn is_away(&self) -> bool {
+        lock(&self.view).is_none()
+    }
+
     /// The newest view; waits out a replacement, which takes milliseconds.
     pub(super) fn get(&self) -> Arc<ReadView> {
         if let Some(view) = &*lock(&self.view) {

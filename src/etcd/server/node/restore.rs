@@ -1,0 +1,39 @@
+//! A member that begins with a state from elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::boot::{create, initial_of_flags};
+use super::error::NodeError;
+use super::meta::Layout;
+use crate::database::Database;
+use crate::log::disk::Files;
+
+/// Who a data dir is made for, as by `etcd`'s flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMember {
+    /// `--name`.
+    pub name: String,
+    /// `--initial-advertise-peer-urls`.
+    pub peer_urls: Vec<String>,
+    /// `--initial-cluster-token`.
+    pub token: String,
+    /// `--initial-cluster`.
+    pub cluster: BTreeMap<String, Vec<String>>,
+}
+
+/// Makes the data dir of a first member of a new cluster, its database filled
+/// by `fill`. All first members must be filled alike.
+///
+/// # Errors
+/// [`NodeError`]; what is in `data_dir` then is no member's.
+pub fn create_from(
+    data_dir: &Path,
+    member: &NewMember,
+    fill: &mut dyn FnMut(&Database) -> Result<(), NodeError>,
+) -> Result<(), NodeError> {
+    let NewMember { name, peer_urls, token, cluster } = member;
+    let initial = initial_of_flags(name, peer_urls, token, cluster)?;
+    let layout = Layout { disk: Files, root: data_dir.to_owned() };
+    create(&layout, &initial, fill)
+}
