@@ -85,8 +85,6 @@ serve() {
 # 3.4 too; README.md says why.
 client_python-etcd3() {
     local out left_out=test_user_pwd_auth
-    # Not served yet.
-    [ "$whose" != proa ] || left_out+=' or test_snapshot'
     out=$(once "python-etcd3-$(key "$here/python-etcd3/requirements.txt")" python_client python-etcd3 etcd3)
     cd "$out"
     TEST_ETCD_VERSION=v3.4.23 isolated "$out/venv/bin/python" "$out/venv/bin/pifpaf" -e PYTHON run etcd --cluster -- \
@@ -94,20 +92,13 @@ client_python-etcd3() {
 }
 client_python-etcd() {
     local out left_out=test_get_set_authenticated
-    # Not served yet: /v2/stats/leader.
-    [ "$whose" != proa ] || left_out+=' or test_leader'
     out=$(once "python-etcd-$(key "$here/python-etcd/requirements.txt")" python_client python-etcd python-etcd)
     cd "$out/src/etcd"
     isolated "$out/venv/bin/python" -m pytest -q -p no:warnings -p no:cacheprovider --tb=short tests/integration \
         -k "not ($left_out)"
 }
 client_npm-etcd3() { npm_test etcd3; }
-client_npm-node-etcd() {
-    local files=(node-etcd node-etcd-stats)
-    # Not served yet: /v2/stats/self and /v2/stats/leader.
-    [ "$whose" != proa ] || files=(node-etcd)
-    npm_test "${files[@]}"
-}
+client_npm-node-etcd() { npm_test node-etcd node-etcd-stats; }
 npm_test() {
     local out
     out=$(once "npm-$(key "$here"/npm/package*.json)" npm_clients)
@@ -115,13 +106,11 @@ npm_test() {
 }
 
 client_rust-etcd-client() {
-    local out left_out=
-    # Not served yet.
-    [ "$whose" != proa ] || left_out='--skip test_snapshot'
+    local out
     out=$(once "rust-$(key "$here"/rust/Cargo.*)" rust_client)
     # The user and the short life of tokens that its tests take for granted.
     local users='etcdctl role add root && etcdctl user add root:rootpwd && etcdctl user grant-role root root'
-    local tests="for test in client namespace; do \$(find '$out/target/debug/deps' -name \"\$test-*\" -executable -type f) $left_out; done"
+    local tests="for test in client namespace; do \$(find '$out/target/debug/deps' -name \"\$test-*\" -executable -type f); done"
     ETCD_AUTH_TOKEN_TTL=2 ETCDCTL_API=3 isolated bash -c "set -e; $(declare -f serve fail); serve; $users; $tests"
 }
 

@@ -8,7 +8,7 @@
 
 mod calls;
 mod histogram;
-mod peers;
+pub(crate) mod peers;
 mod process;
 mod render;
 mod text;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proa_etcd_client::tls::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -138,6 +138,7 @@ async fn send(
     let write = async {
         loop {
             queue.take(&mut chunk).await;
+            let begun = Instant::now();
             let written = async {
                 writer.write_all(&chunk).await?;
                 writer.flush().await
@@ -147,7 +148,11 @@ async fn send(
                 .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing more")));
             let sent_bytes = chunk.len() as u64;
             METRICS.peers.note(to, |counts| match written {
-                Ok(()) => counts.sent_bytes += sent_bytes,
+                Ok(()) => {
+                    counts.sent_bytes += sent_bytes;
+                    counts.chunks += 1;
+                    counts.latency.observe(begun.elapsed());
+                }
                 Err(_) => counts.failures += 1,
             });
             written?;

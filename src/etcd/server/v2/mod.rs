@@ -97,7 +97,7 @@ async fn route(asked: Asked<'_>) -> Response<Body> {
     }
     match path {
         b"/v2/machines" => members::machines(&asked),
-        b"/v2/stats/store" | b"/v2/stats/self" => stats::answer(&asked),
+        b"/v2/stats/store" | b"/v2/stats/self" | b"/v2/stats/leader" => stats::answer(&asked),
         _ => not_found(),
     }
 }

@@ -10,6 +10,8 @@ use proa_etcd_api::v2::json::{push_text, time};
 use tonic::body::Body;
 
 use super::{Asked, now_ns, reply};
+use crate::metrics::METRICS;
+use crate::metrics::peers::Counts;
 use crate::node::Node;
 
 /// Requests since the start, by kind and success.
@@ -162,12 +164,52 @@ fn go_duration(duration: Duration) -> String {
     }
 }
 
+/// What the leader `id` knows of those who follow it. A chunk, several messages
+/// on their way together, counts as one.
+///
+/// Source: etcd's `v2stats.LeaderStats`, times in milliseconds.
+fn leader_json<'a>(id: u64, followers: impl Iterator<Item = &'a (u64, Counts)>) -> String {
+    let ms = |us: f64| us / 1000.0;
+    let follower = |(id, counts): &(u64, Counts)| {
+        let latency = counts.latency;
+        let (average, spread) = latency.spread_us();
+        format!(
+            "\"{id:x}\":{{\"latency\":{{\"current\":{},\"average\":{},\"standardDeviation\":{},\"minimum\":{},\
+             \"maximum\":{}}},\"counts\":{{\"fail\":{},\"success\":{}}}}}",
+            ms(latency.last_us as f64),
+            ms(average),
+            ms(spread),
+            ms(latency.least_us as f64),
+            ms(latency.most_us as f64),
+            counts.failures,
+            counts.chunks
+        )
+    };
+    let followers: Vec<String> = followers.map(follower).collect();
+    format!("{{\"leader\":\"{id:x}\",\"followers\":{{{}}}}}", followers.join(","))
+}
+
 /// Answers a request below `/v2/stats/`.
 pub fn answer(asked: &Asked<'_>) -> Response<Body> {
     if asked.method != Method::GET {
         return reply::wrong_method("GET");
     }
     let body = match asked.path.as_slice() {
+        b"/v2/stats/leader" => {
+            let node = &asked.front.node;
+            let (id, is_leader) = {
+                let status = node.status();
+                let status = status.borrow();
+                (status.member_id, status.is_leader)
+            };
+            if !is_leader {
+                return reply::message(StatusCode::FORBIDDEN, "not current leader");
+            }
+            let members = node.members();
+            let is_other = |id: &u64| members.iter().any(|member| member.id == *id);
+            let counts = METRICS.peers.counts();
+            leader_json(id, counts.iter().filter(|(id, _)| is_other(id))).into_bytes()
+        }
         b"/v2/stats/self" => asked.v2.since.json(&asked.front.node),
         _ => asked.v2.counters.json(asked.v2.hub.waiting()).into_bytes(),
     };
@@ -177,6 +219,17 @@ pub fn answer(asked: &Asked<'_>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn followers_are_told_as_etcd_does() {
+        let mut counts = Counts { chunks: 2, failures: 1, ..Counts::default() };
+        counts.latency.observe(Duration::from_micros(1500));
+        counts.latency.observe(Duration::from_micros(2500));
+        let want = "{\"leader\":\"a\",\"followers\":{\"b\":{\"latency\":{\"current\":2.5,\"average\":2,\
+                    \"standardDeviation\":0.5,\"minimum\":1.5,\"maximum\":2.5},\"counts\":{\"fail\":1,\"success\":2}}}}";
+        assert_eq!(leader_json(10, [(11, counts)].iter()), want);
+        assert_eq!(leader_json(10, [].iter()), "{\"leader\":\"a\",\"followers\":{}}");
+    }
 
     #[test]
     fn durations_are_written_as_go_does() {
