@@ -225,7 +225,9 @@ impl Rounds {
             }
             Step::Commit(intent) => self.decide(&intent, records).await?,
             Step::Reboot => {
-                self.renew().await?;
+                if !self.renew().await? {
+                    return Ok(Outcome::Acted);
+                }
                 tracing::info!("reboots");
                 self.bus.reboot().await?;
                 return Ok(Outcome::GoesDown);
@@ -279,7 +281,9 @@ impl Rounds {
 
     /// The last write before the machine goes down.
     async fn decide(&mut self, intent: &Intent, records: &Records) -> Result<(), Error> {
-        self.renew().await?;
+        if !self.renew().await? {
+            return Ok(());
+        }
         let me = &self.config.machine;
         let guards =
             vec![exists(&holder_key(me)), records.unchanged(&intent_key(me)), records.unchanged(&turn_key())];
@@ -290,12 +294,12 @@ impl Rounds {
         Ok(())
     }
 
-    /// Our lease gets its whole time, so that it covers the reboot.
-    async fn renew(&mut self) -> Result<(), Error> {
-        if let Some((lease, _)) = &self.lease {
-            self.store.renew(*lease).await?;
+    /// Our lease gets its whole time, so that it covers the reboot; `false` when it is over.
+    async fn renew(&mut self) -> Result<bool, Error> {
+        match &self.lease {
+            Some((lease, _)) => self.store.renew(*lease).await,
+            None => Ok(false),
         }
-        Ok(())
     }
 
     async fn let_go(&mut self, why: Why, lock: &Lock, records: &Records) -> Result<Outcome, Error> {

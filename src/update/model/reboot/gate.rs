@@ -167,7 +167,9 @@ pub fn next(sight: &Sight) -> Step {
         Some(intent) if intent.by != sight.by && is_alive(sight) => Step::Rest(Why::OtherProgram),
         // Decided in this boot: nothing can be taken back, the machine may be
         // going down at this moment.
-        Some(intent) if intent.phase == Phase::Rebooting => Step::Reboot,
+        Some(intent) if intent.phase == Phase::Rebooting && is_alive(sight) => Step::Reboot,
+        // It has not gone down for as long as its lease was: others may be on their way.
+        Some(intent) if intent.phase == Phase::Rebooting => Step::LetGo(Why::GivenUp),
         mine => before_reboot(sight, mine),
     }
 }

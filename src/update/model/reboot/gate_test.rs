@@ -143,6 +143,8 @@ fn all_conditions_lead_to_the_reboot_and_each_missing_one_away_from_it() {
     let decided =
         |w: &mut World| w.records = [("a".into(), record(true, intent(Phase::Rebooting, "boot 1")))].into();
     check("decided", ready, decided, Step::Reboot);
+    let silent = |w: &mut World| (decided(w), w.records.get_mut("a").unwrap().is_alive = false).1;
+    check("decided long ago", ready, silent, Step::LetGo(Why::GivenUp));
 }
 
 #[test]
