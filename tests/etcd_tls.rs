@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use etcd::{PATIENCE, free_url, wait_for};
 use pki::Ca;
+use proa_etcd_client::tls::{ClientTls, TlsFiles};
 use process::{Process, etcdctl};
 
 fn secure(url: &str) -> String {
@@ -202,4 +203,88 @@ fn a_member_with_the_wrong_name_is_kept_out() {
     etcdctl(&clients[2], &skip, &["put", "k", "x"]).unwrap_err();
     drop(members.remove(0));
     etcdctl(&clients[1], &skip, &["put", "k", "y"]).unwrap_err();
+}
+
+/// One request over HTTP/1.1, under a certificate: its status and body.
+fn post(url: &str, ca: &Ca, identity: &pki::Files, path: &str, headers: &str, body: &str) -> (u16, String) {
+    let files = TlsFiles {
+        trusted_ca: Some(ca.path()),
+        identity: Some((identity.certificate.clone(), identity.key.clone())),
+        ..TlsFiles::default()
+    };
+    let address = url.strip_prefix("https://").unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = ClientTls::new(files).unwrap().connect_blocking(address, stream).unwrap();
+    let length = body.len();
+    write!(stream, "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n").unwrap();
+    write!(stream, "{headers}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    // The end of the connection may be told or not.
+    let _ = stream.read_to_string(&mut answer);
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    (status.unwrap_or_else(|| panic!("no status in {answer:?}")), body.unwrap_or_default())
+}
+
+/// Who shows a certificate is the user of its common name, and nobody else;
+/// through the JSON gateway it is nobody.
+#[test]
+fn the_name_of_a_certificate_is_a_user_but_not_at_the_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new(folder.path(), "ca");
+    let (_member, url) = guarded(folder.path(), &ca, &["--bcrypt-cost=4".to_owned()]);
+    let [alice, bob, carol] = [("alice", 2), ("bob", 3), ("carol", 4)].map(|(name, n)| ca.sign(name, n));
+    let run = |who: &pki::Files, words: &[&str]| {
+        etcdctl(&url, &[vec![flag("cacert", ca.path())], who.flags().to_vec()].concat(), words)
+    };
+    wait_for("the member", || run(&alice, &["put", "other", "v"]).ok());
+    // Alice may write one key, bob is a user without rights, carol is no user.
+    #[rustfmt::skip]
+    let rows: [&[&str]; 8] = [
+        &["user", "add", "root:rp"],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "alice", "--no-password"],
+        &["user", "add", "bob", "--no-password"],
+        &["role", "add", "writer"],
+        &["role", "grant-permission", "writer", "readwrite", "mine"],
+        &["user", "grant-role", "alice", "writer"],
+        &["auth", "enable"],
+    ];
+    for words in rows {
+        run(&carol, words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    }
+    assert_eq!(run(&alice, &["put", "mine", "1"]).unwrap(), "OK\n");
+    assert_eq!(run(&alice, &["get", "mine"]).unwrap(), "mine\n1\n");
+    let as_root = ["--user=root:rp", "put", "other", "2"];
+    assert_eq!(run(&alice, &as_root).unwrap(), "OK\n", "a login counts for more than a name");
+    #[rustfmt::skip]
+    let refused: [(&pki::Files, &[&str]); 6] = [
+        (&alice, &["put", "other", "3"]),
+        (&alice, &["get", "other"]),
+        (&alice, &["user", "list"]),
+        (&bob,   &["put", "mine", "3"]),
+        (&bob,   &["get", "mine"]),
+        (&carol, &["put", "mine", "3"]),
+    ];
+    for (who, words) in refused {
+        let error = run(who, words).unwrap_err();
+        assert!(error.contains("permission denied"), "{} {words:?}: {error}", who.certificate.display());
+    }
+
+    // "mine" and "4" in base64.
+    let put = r#"{"key":"bWluZQ==","value":"NA=="}"#;
+    let gateway = |who: &pki::Files, headers: &str| post(&url, &ca, who, "/v3/kv/put", headers, put);
+    for who in [&alice, &bob, &carol] {
+        let (status, body) = gateway(who, "");
+        assert_eq!(status, 400, "{body}");
+        assert!(body.contains("etcdserver: user name is empty"), "{body}");
+    }
+    let login = r#"{"name":"root","password":"rp"}"#;
+    let (status, body) = post(&url, &ca, &bob, "/v3/auth/authenticate", "", login);
+    assert_eq!(status, 200, "{body}");
+    let token = body.split(r#""token":""#).nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let (status, body) = gateway(&bob, &format!("Authorization: {token}\r\n"));
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(run(&alice, &["get", "mine"]).unwrap(), "mine\n4\n");
 }
