@@ -97,12 +97,15 @@ prove: build
 	PROA_FUZZ_OPS=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test differential -- --nocapture
 	$(MAKE) simulation SIMULATION_S=3600
 	PROA_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_kill -- --nocapture
+	PROA_WATCH_WRITES=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_watchers -- --nocapture
+	PROA_UPDATE_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_kill -- --nocapture
 	PROA_QUOTA_MIB=512 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_space -- --nocapture
 
 # On a machine that does nothing else, in alternating rounds with the real etcd.
 bench: build
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) bench --locked -p proa --bench store -- \
 		$$(buildroot/peers.sh | sed 's,\(.*\) \(.*\),etcd-\1=\2/usr/bin/etcd,')
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) bench --locked -p proa --bench update
 
 clean:
 	rm -rf build target
