@@ -173,14 +173,26 @@ fn print(scenario: &Scenario, products: &[Product], figures: &[Figures]) {
     }
 }
 
+/// Resident memory beside that of the peer with the least.
 async fn memory(name: &str, products: &[Product], root: &std::path::Path) {
+    let mut rows = Vec::new();
     for product in products {
         let servers = Servers::start(product, 1, root).await;
         let measured = load::run(&servers.urls, 256, Work::PutNew, Until::Requests(MANY_KEYS)).await;
-        let resident_mib = servers.usage().resident_mib;
+        rows.push((product, measured, servers.usage()));
+    }
+    let peers = rows.iter().skip(1).map(|(_, _, usage)| usage.resident_mib);
+    let least = peers.min_by(f64::total_cmp);
+    for (product, measured, usage) in rows {
+        let ratio = least.map_or("-".to_owned(), |least| format!("{:.2}", usage.resident_mib / least));
         println!(
-            "| {name} | {} | {:.0} | | | | {resident_mib:.0} MiB resident |",
-            product.name, measured.rate
+            "| {name} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} MiB resident, {ratio} of the leanest peer |",
+            product.name,
+            measured.rate,
+            measured.quantile_ms(0.5),
+            measured.quantile_ms(0.99),
+            usage.cpu_s * 1e6 / measured.requests.max(1) as f64,
+            usage.resident_mib,
         );
     }
 }
