@@ -19,3 +19,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Says what went wrong, and has the kernel remember it: its log is what outlives
+/// a restart. The console then shows it twice, which is no harm for what matters.
+pub fn say_for_the_log(text: impl Display) {
+    say(&text);
+    // Without a log there is still the console.
+    let _ = std::fs::write("/dev/kmsg", format!("<3>init: {text}"));
+}

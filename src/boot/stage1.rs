@@ -61,7 +61,7 @@ pub fn start(began: Instant, words: &mut Vec<Word>) -> Result<Infallible, StartE
     for boot in slots.boots() {
         let name = slots.name(boot.index);
         let Err(error) = start_slot(&mut slots, &boot, Some(&line), began);
-        console::say(format_args!("{name} does not start: {}", console::chain(&error)));
+        console::say_for_the_log(format_args!("{name} does not start: {}", console::chain(&error)));
         leave_slot();
     }
     Err(StartError::NoSlot { disk: slots.disk().path().to_owned(), why: slots.explain() })

@@ -92,7 +92,7 @@ pub fn run(arguments: &[String], known: &[&Program]) -> ExitCode {
     if let StartError::NoSlot { why, .. } = &error {
         why.iter().for_each(console::say);
     }
-    console::say(console::chain(&error));
+    console::say_for_the_log(console::chain(&error));
     give_up(settings::after_failure(&words))
 }
 
