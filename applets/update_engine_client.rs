@@ -11,7 +11,8 @@ use proa_update_engine::{bus::Wire, client::Updater};
 use crate::Applet;
 
 /// This applet's row.
-pub const APPLET: Applet = Applet { name: "update_engine_client", link: "/usr/bin/update_engine_client", main };
+pub const APPLET: Applet =
+    Applet { name: "update_engine_client", link: "/usr/bin/update_engine_client", main };
 
 const HELP: &str = "\
 Usage: update_engine_client FLAG
@@ -43,8 +44,15 @@ fn main(args: Vec<String>) -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    let known =
-        ["check_for_update", "update", "status", "watch_for_updates", "reset_status", "rollback", "last_failure"];
+    let known = [
+        "check_for_update",
+        "update",
+        "status",
+        "watch_for_updates",
+        "reset_status",
+        "rollback",
+        "last_failure",
+    ];
     if !known.contains(&name) {
         eprintln!("update_engine_client: unknown flag {flag}; -help lists what there is");
         return ExitCode::FAILURE;
