@@ -138,6 +138,7 @@ impl World {
     /// Does what the machine had in mind, if its guards still hold.
     fn act(&mut self, me: usize, pending: Pending, members: Members) {
         let index = |holder: &str| IDS.iter().position(|id| *id == holder).unwrap();
+        let is_lock_back = pending.is_half_done || !self.lock.is_held_by(IDS[me]);
         match pending.step.clone() {
             Step::Claim(intent) if !pending.intents[me] => {
                 self.machines[me].record.is_alive = true;
@@ -165,13 +166,11 @@ impl World {
                 self.set_lock(self.lock.unlock(&holder).unwrap());
             }
             Step::Accuse(_) => self.is_suspect = true,
-            Step::LetGo(_) if pending.is_half_done || !self.lock.is_held_by(IDS[me]) => {
-                if !pending.intents[me] {
-                    self.machines[me].record.is_alive = false;
-                    self.set_intent(me, None);
-                }
+            Step::LetGo(_) if is_lock_back && !pending.intents[me] => {
+                self.machines[me].record.is_alive = false;
+                self.set_intent(me, None);
             }
-            Step::LetGo(_) if !pending.lock => {
+            Step::LetGo(_) if !is_lock_back && !pending.lock => {
                 self.set_lock(self.lock.unlock(IDS[me]).unwrap());
                 self.machines[me].pending = Some(Pending { is_half_done: true, ..pending });
             }
