@@ -6,11 +6,15 @@ use crate::{
     matches::{Old, Piece},
 };
 use proa_update_model::payload::{apply::PIECES_MAX, manifest::Kind};
+use std::ops::RangeInclusive;
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
-/// The slowest of the levels that do without tricks of memory: an image takes some
-/// twenty seconds, and is made once and fetched by every machine.
-const LEVEL: i32 = 19;
+/// The level of what is published, the slowest that does without tricks of memory: an
+/// image takes some twenty seconds, and is made once and fetched by every machine.
+pub const LEVEL: i32 = 19;
+
+/// The levels that can be asked for; beyond them zstd would silently take the nearest.
+pub const LEVELS: RangeInclusive<i32> = 1..=LEVEL;
 
 /// 2^20 bytes: what a machine sets aside to unpack, and what one operation writes.
 const WINDOW_LOG: u32 = 20;
@@ -28,12 +32,12 @@ pub struct Encoded {
 pub struct Encoder(Compressor<'static>);
 
 impl Encoder {
-    /// A compressor with our parameters.
+    /// A compressor of one of [`LEVELS`] with our parameters.
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn new() -> Result<Self, Error> {
-        let mut compressor = Compressor::new(LEVEL).map_err(Error::Compress)?;
+    pub fn new(level: i32) -> Result<Self, Error> {
+        let mut compressor = Compressor::new(level).map_err(Error::Compress)?;
         compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG)).map_err(Error::Compress)?;
         Ok(Self(compressor))
     }

@@ -87,9 +87,10 @@ struct Metadata {
     /// a private key that signs it; as often as the key set demands
     #[argh(option)]
     key: Vec<PathBuf>,
-    /// the key set that machines have: they must take the release
+    /// the key set that machines have, for they must take the release (keys.json beside
+    /// the first --key)
     #[argh(option)]
-    trusted: PathBuf,
+    trusted: Option<PathBuf>,
     /// a key set made by rotate, from the oldest on
     #[argh(option)]
     keys: Vec<PathBuf>,
@@ -111,6 +112,9 @@ struct Payload {
     /// the RSA key that signs it
     #[argh(option)]
     rsa_key: PathBuf,
+    /// how hard to compress, 1 to 19 (19); 3 takes a tenth of the time, for tests
+    #[argh(option, default = "payload::LEVEL")]
+    level: i32,
     /// the file to write
     #[argh(option, short = 'o')]
     output: PathBuf,
@@ -181,10 +185,13 @@ fn run(command: Command) -> Result<(), Error> {
 }
 
 fn payload(arguments: &Payload) -> Result<(), Error> {
+    if !payload::LEVELS.contains(&arguments.level) {
+        return Err(Error::Argument(format!("--level {}: give 1 to {}", arguments.level, payload::LEVEL)));
+    }
     let key = keys::PayloadKey::read(&arguments.rsa_key)?;
     let new = seal::Slot::read(&arguments.new)?;
     let old = arguments.old.as_deref().map(seal::Slot::read).transpose()?;
-    write(&arguments.output, &payload::make(&new, old.as_ref(), &key)?)
+    write(&arguments.output, &payload::make(&new, old.as_ref(), &key, arguments.level)?)
 }
 
 fn metadata(arguments: Metadata) -> Result<(), Error> {
@@ -199,7 +206,10 @@ fn metadata(arguments: Metadata) -> Result<(), Error> {
         payloads: arguments.payload,
         origins: arguments.from,
     };
-    let trusted = metadata::read_key_set(&arguments.trusted)?;
+    let beside = || arguments.key.first().map(|key| key.with_file_name(keys::KEY_SET));
+    let trusted = arguments.trusted.clone().or_else(beside);
+    let trusted = trusted.ok_or_else(|| Error::Argument("no --key to sign with".to_owned()))?;
+    let trusted = metadata::read_key_set(&trusted)?;
     let chain: Result<_, _> = arguments.keys.iter().map(|path| metadata::read_envelope(path)).collect();
     let release = metadata::release(wanted)?;
     let json = metadata::sign(&release, &release_keys(&arguments.key)?, chain?, &trusted)?;

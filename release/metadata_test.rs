@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     keys::{KEY_SET, PAYLOAD_KEY, PayloadKey, RELEASE_KEY, generate, generate_release_key, release_key},
-    payload::make,
+    payload::{LEVEL, make},
     seal,
 };
 use proa_update_model::metadata::{Downgrade, Machine, verify};
@@ -19,10 +19,11 @@ fn folder() -> TempDir {
         fs::write(at(version), seal::tests::squashfs(bytes)).expect("a file");
         seal::seal(&at(version), &version.parse().expect("a version")).expect("a squashfs");
         let slot = Slot::read(&at(version)).expect("sealed");
-        fs::write(at(&format!("{version}-full")), make(&slot, None, &key).expect("made")).expect("a file");
+        fs::write(at(&format!("{version}-full")), make(&slot, None, &key, LEVEL).expect("made"))
+            .expect("a file");
     }
     let (old, new) = (Slot::read(&at("1.0.0")).expect("one"), Slot::read(&at("1.1.0")).expect("other"));
-    fs::write(at("1.1.0-from-1.0.0"), make(&new, Some(&old), &key).expect("made")).expect("a file");
+    fs::write(at("1.1.0-from-1.0.0"), make(&new, Some(&old), &key, LEVEL).expect("made")).expect("a file");
     dir
 }
 

@@ -28,17 +28,20 @@ use std::{
 /// takes some 100 MB for its compressor.
 const WORKERS: usize = 2;
 
+pub use crate::encode::{LEVEL, LEVELS};
+
 /// The payload that makes `new`, out of nothing or out of `old`, signed with `key`.
+/// `level` is one of [`LEVELS`].
 ///
 /// # Errors
 /// When there is no memory for a compressor, or the key cannot sign.
-pub fn make(new: &Slot, old: Option<&Slot>, key: &PayloadKey) -> Result<Vec<u8>, Error> {
+pub fn make(new: &Slot, old: Option<&Slot>, key: &PayloadKey, level: i32) -> Result<Vec<u8>, Error> {
     let old_data = old.map_or(&[][..], |old| &old.data);
     let spans = spans(&new.data, old_data);
     // Sorting takes seconds, and images that differ in no block have nothing to look for.
     let sent = spans.iter().any(|span| span.origin == Origin::Payload);
     let index = (old.is_some() && sent).then(|| Old::new(old_data));
-    let encoded = encode(&spans, &new.data, index.as_ref())?;
+    let encoded = encode(&spans, &new.data, index.as_ref(), level)?;
 
     let mut operations = Vec::with_capacity(spans.len());
     let mut data = Vec::new();
@@ -78,11 +81,11 @@ pub fn head_bytes(payload: &[u8]) -> Option<usize> {
 }
 
 /// The data of each span, in their order; `None` for those that need none.
-fn encode(spans: &[Span], new: &[u8], old: Option<&Old>) -> Result<Vec<Option<Encoded>>, Error> {
+fn encode(spans: &[Span], new: &[u8], old: Option<&Old>, level: i32) -> Result<Vec<Option<Encoded>>, Error> {
     let results: Vec<Mutex<Option<Encoded>>> = spans.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut encoder = Encoder::new()?;
+        let mut encoder = Encoder::new(level)?;
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(span) = spans.get(index) else { return Ok(()) };

@@ -84,21 +84,21 @@ fn payloads_make_the_new_image() {
     // The second part is put in, the last moves by an odd number of bytes.
     let new = slot(dir.path(), "1.1.0", &[&a[..], &noise, &zeros, &b_touched].concat());
 
-    let full = make(&new, None, &key).expect("made");
+    let full = make(&new, None, &key, LEVEL).expect("made");
     let (made, kinds) = applied(&full, &new, None, &keys);
     assert!(made == new.data, "the full payload makes another image");
     let used = [Kind::Zero, Kind::ReplaceZstd].map(|kind| kinds.contains_key(&(kind as u32)));
     assert_eq!(used, [true, true], "{kinds:?}");
 
-    let delta = make(&new, Some(&old), &key).expect("made");
+    let delta = make(&new, Some(&old), &key, LEVEL).expect("made");
     let (made, kinds) = applied(&delta, &new, Some(&old), &keys);
     assert!(made == new.data, "the difference makes another image");
     let used = [Kind::SourceCopy, Kind::SourceZstdDiff].map(|kind| kinds.contains_key(&(kind as u32)));
     assert_eq!(used, [true, true], "{kinds:?}");
     assert!(delta.len() < full.len() / 4, "{} of {} bytes", delta.len(), full.len());
 
-    assert!(make(&new, Some(&old), &key).expect("made") == delta, "the same again");
-    let nothing = make(&new, Some(&new), &key).expect("made");
+    assert!(make(&new, Some(&old), &key, LEVEL).expect("made") == delta, "the same again");
+    let nothing = make(&new, Some(&new), &key, LEVEL).expect("made");
     assert!(applied(&nothing, &new, Some(&new), &keys).0 == new.data);
     assert!(nothing.len() < 2000, "{} bytes to change nothing", nothing.len());
 }
