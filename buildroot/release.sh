@@ -15,7 +15,8 @@ cd "$(dirname "$0")/.."
 . build/release-info
 
 releases=${1:-build/releases}
-app=${PROA_APP:-{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001\}}
+app=${PROA_APP:-}
+app=${app:-"{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}"}
 # From how many earlier releases machines get a difference; others get all of it.
 deltas=${PROA_DELTAS:-3}
 # A release that nobody renews for so long is not taken any more: whoever keeps
@@ -45,4 +46,6 @@ while read -r old; do
     signed+=(--payload "$dir/delta-from-$old.payload" --from "$releases/$old/release.json")
 done < <(ls "$releases" | sort -rV | sed "1,/^$(sed 's/[.+]/\\&/g' <<<"$VERSION")\$/d" | head -n "$deltas")
 "$release_tool" metadata --app "$app" --version "$VERSION" --slot "$dir/slot" --minimum "$minimum" \
-    --expires-days "$expires_days" --key "$keys/release.pk8" "${signed[@]}" -o "$dir/release.json"
+    --expires-days "$expires_days" --trusted "$keys/keys.json" --key "$keys/release.pk8" \
+    "${signed[@]}" -o "$dir/release.json"
+"$release_tool" inspect "$dir/release.json"
