@@ -117,8 +117,7 @@ impl Publisher {
         let payload = folder.join(format!("full-{version}.payload"));
         let release = folder.join("release.json");
         run(tool()
-            .arg("payload")
-            .arg("--new")
+            .args(["payload", "--level", "3", "--new"])
             .arg(&slot)
             .arg("--rsa-key")
             .arg(keys.join("payload-key.pem"))
