@@ -7,6 +7,7 @@
 #   make bench             speed beside Debian's etcd, on an idle machine
 #   make image             build/proa.img and what boots it
 #   make release           payloads of that image, signed; published when OMAHA_SERVER is set
+#   make delta OLD=binary  how much machines download for another binary
 #   make check             formatting, lints, documentation, unit tests
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ cargo = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(buildroot/rocksdb.sh)" cargo
 # and every change is tried with others. `make prove` takes fresh ones.
 seed = $$((16\#$$( (git rev-parse 'HEAD^{tree}' 2>/dev/null || date +%s | sha256sum) | head -c 12)))
 
-.PHONY: help setup slow build image release run check unit differential clients simulation cluster updates test prove bench clean
+.PHONY: help setup slow build image release delta run check unit differential clients simulation cluster updates test prove bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,9 @@ release: image
 	$(if $(OMAHA_SERVER),$(release)/proa omahactl --endpoint "$(OMAHA_SERVER)" release add \
 		build/releases/$$(sed -n s/^VERSION=//p build/release-info)/*.payload \
 		--metadata build/releases/$$(sed -n s/^VERSION=//p build/release-info)/release.json)
+
+delta: image
+	@buildroot/payload-sizes.sh $(release)/proa $(OLD)
 
 run: image
 	@echo "== booting the cluster"
@@ -89,8 +93,8 @@ updates: image
 test: slow
 	@$(MAKE) -j2 -Oline image check unit differential simulation clients
 	@$(MAKE) cluster
-	@$(MAKE) updates
 	@buildroot/budget.sh $(release)/proa
+	@buildroot/payload-sizes.sh $(release)/proa
 	@echo "== all tests passed"
 
 prove: build
@@ -107,5 +111,8 @@ bench: build
 		$$(buildroot/peers.sh | sed 's,\(.*\) \(.*\),etcd-\1=\2/usr/bin/etcd,')
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) bench --locked -p proa --bench update
 
+# Not the keys, without which no machine would take another release, and not the
+# releases, which the next ones are differences to.
 clean:
-	rm -rf build target
+	rm -rf target
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name keys ! -name releases -exec rm -rf {} +
