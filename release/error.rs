@@ -46,6 +46,9 @@ pub enum Error {
         /// The library's own words.
         words: String,
     },
+    /// What was made is wrong. Nothing was written.
+    #[error("the payload does not make the new image: {0}; nothing was written, please report it")]
+    Unsound(String),
     /// The compressor failed, which it does only without memory.
     #[error("compressing")]
     Compress(#[source] io::Error),

@@ -12,8 +12,8 @@ use crate::{
 };
 use proa_update_model::{
     hash::Sha256,
-    payload::{self, HEADER_BYTES, manifest::Kind, wire},
-    verity::BLOCK_BYTES,
+    payload::{self, Expected, HEADER_BYTES, Manifest, apply::render, manifest::Kind, wire},
+    verity::{self, BLOCK_BYTES},
 };
 use prost::Message;
 use std::{
@@ -34,7 +34,8 @@ pub use crate::encode::{LEVEL, LEVELS};
 /// `level` is one of [`LEVELS`].
 ///
 /// # Errors
-/// When there is no memory for a compressor, or the key cannot sign.
+/// When there is no memory for a compressor, the key cannot sign, or the payload
+/// would not do what it is for.
 pub fn make(new: &Slot, old: Option<&Slot>, key: &PayloadKey, level: i32) -> Result<Vec<u8>, Error> {
     let old_data = old.map_or(&[][..], |old| &old.data);
     let spans = spans(&new.data, old_data);
@@ -68,7 +69,40 @@ pub fn make(new: &Slot, old: Option<&Slot>, key: &PayloadKey, level: i32) -> Res
     bytes.append(&mut data);
     let signature = key.sign(&bytes)?;
     bytes.extend(signatures(signature));
+    check(&bytes, new, old).map_err(Error::Unsound)?;
     Ok(bytes)
+}
+
+/// Takes the steps that a machine will take and looks at what comes out: a payload
+/// that nobody can use must not be found out by those who downloaded it.
+fn check(payload: &[u8], new: &Slot, old: Option<&Slot>) -> Result<(), String> {
+    let head = head_bytes(payload).ok_or("it has no head")?;
+    let (head, mut data) = payload.split_at(head);
+    let expected = Expected {
+        size_bytes: payload.len() as u64,
+        sha256: Sha256::of(payload),
+        head_bytes: head.len() as u64,
+        head_sha256: Sha256::of(head),
+        root_hash: new.superblock.root_hash,
+        slot_bytes: verity::sealed_bytes(new.superblock.data_blocks),
+        source_bytes: old.map(|old| old.superblock.offset()),
+    };
+    let manifest = Manifest::read(head, &expected).map_err(|fault| fault.to_string())?;
+    let old = old.map_or(&[][..], |old| &old.data);
+    let mut source = |offset: u64, into: &mut [u8]| {
+        into.copy_from_slice(&old[offset as usize..][..into.len()]);
+        Ok(())
+    };
+    for (index, operation) in manifest.operations.iter().enumerate() {
+        let (now, later) = data.split_at(operation.data_bytes);
+        data = later;
+        let made =
+            render(operation, now, &mut source).map_err(|failure| format!("step {index}: {failure}"))?;
+        if made != new.data[operation.target_offset as usize..][..operation.target_bytes] {
+            return Err(format!("step {index} makes other bytes"));
+        }
+    }
+    Ok(())
 }
 
 /// How many bytes of a payload its header and manifest are; `None` when it has none.

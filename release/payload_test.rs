@@ -3,7 +3,7 @@ use crate::{
     keys::{self, PAYLOAD_KEY, PAYLOAD_PUBLIC_KEY},
     seal::{Slot, seal},
 };
-use proa_update_model::payload::{Event, Expected, Reader, apply::render, rsa::PublicKey};
+use proa_update_model::payload::{Event, Reader, rsa::PublicKey};
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// An image that starts as a squashfs does and goes on with `body`.
@@ -41,7 +41,7 @@ fn applied(payload: &[u8], new: &Slot, old: Option<&Slot>, keys: &Path) -> (Vec<
         head_bytes: head as u64,
         head_sha256: Sha256::of(&payload[..head]),
         root_hash: new.superblock.root_hash,
-        slot_bytes: proa_update_model::verity::sealed_bytes(new.superblock.data_blocks),
+        slot_bytes: verity::sealed_bytes(new.superblock.data_blocks),
         source_bytes: old.map(|old| old.data.len() as u64),
     };
     let mut reader =
@@ -111,4 +111,20 @@ fn only_a_payload_has_a_head() {
     assert_eq!(head_bytes(&bytes[..24]), None);
     bytes[0] = b'c';
     assert_eq!(head_bytes(&bytes), None);
+}
+
+#[test]
+fn a_payload_that_makes_another_image_is_found_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    keys::generate(dir.path()).expect("openssl");
+    let key = PayloadKey::read(&dir.path().join(PAYLOAD_KEY)).expect("just made");
+    let old = slot(dir.path(), "1.0.0", &text(1, 200_000));
+    let mut other = slot(dir.path(), "1.0.1", &text(1, 200_000));
+    let new = slot(dir.path(), "1.1.0", &text(1, 200_100));
+    let delta = make(&new, Some(&old), &key, LEVEL).expect("made");
+    other.data[90_000] ^= 1;
+    let found = check(&delta, &new, Some(&other)).expect_err("another source");
+    assert!(found.ends_with("makes other bytes"), "{found}");
+    assert!(check(&delta, &new, None).is_err(), "no source");
+    assert!(check(&delta, &old, Some(&old)).is_err(), "another target");
 }
