@@ -25,6 +25,13 @@ expires_days=${PROA_EXPIRES_DAYS:-365}
 # The lowest version that can take this one.
 minimum=${PROA_MINIMUM:-0}
 
+# The released versions below this one, the highest first. To `sort`, ~ comes before
+# the end, as the - of a pre-release does in versions.
+lower_versions() {
+    ls "$releases" | sed s/-/~/ | sort -rV | sed s/~/-/ |
+        awk -v this="$VERSION" 'seen; $0 == this { seen = 1 }'
+}
+
 keys=$(keys_folder)
 dir=$releases/$VERSION
 mkdir -p "$dir"
@@ -38,13 +45,12 @@ cp build/slot "$dir/slot"
 echo "== making the payloads of $VERSION"
 "$release_tool" payload --new "$dir/slot" --rsa-key "$keys/payload-key.pem" -o "$dir/full.payload"
 signed=(--payload "$dir/full.payload")
-# Lower versions only, the newest first.
 while read -r old; do
     [ -f "$releases/$old/release.json" ] || continue
     "$release_tool" payload --new "$dir/slot" --old "$releases/$old/slot" \
         --rsa-key "$keys/payload-key.pem" -o "$dir/delta-from-$old.payload"
     signed+=(--payload "$dir/delta-from-$old.payload" --from "$releases/$old/release.json")
-done < <(ls "$releases" | sort -rV | sed "1,/^$(sed 's/[.+]/\\&/g' <<<"$VERSION")\$/d" | head -n "$deltas")
+done < <(lower_versions | head -n "$deltas")
 "$release_tool" metadata --app "$app" --version "$VERSION" --slot "$dir/slot" --minimum "$minimum" \
     --expires-days "$expires_days" --trusted "$keys/keys.json" --key "$keys/release.pk8" \
     "${signed[@]}" -o "$dir/release.json"
