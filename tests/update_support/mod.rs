@@ -27,6 +27,8 @@ pub const APP: &str = "{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}";
 /// Longer than anything takes here on a loaded machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const MIB: u64 = 1 << 20;
+/// Of zstd: a test does not wait for the best.
+const LEVEL: i32 = 3;
 
 /// The binary under test.
 pub fn proa() -> PathBuf {
@@ -100,7 +102,7 @@ impl Publisher {
         let slot = seal::Slot::read(&path).unwrap();
         let old = old.map(|old| seal::Slot::read(old).unwrap());
         let key = keys::PayloadKey::read(&self.folder.join("payload-key.pem")).unwrap();
-        let bytes = payload::make(&slot, old.as_ref(), &key).unwrap();
+        let bytes = payload::make(&slot, old.as_ref(), &key, LEVEL).unwrap();
         let payload_path = self.folder.join("payload");
         fs::write(&payload_path, &bytes).unwrap();
         let release = metadata::release(metadata::Wanted {
