@@ -5,7 +5,7 @@
 //! whose machine no longer is what it asks for, moves if another machine takes
 //! it, and stays otherwise. Global units go to every machine that matches. A
 //! cordoned machine is given nothing new; a drained one also gives up what it
-//! has, in two steps where that is possible: see [`crate::handover`].
+//! has, in two steps where that is possible: see the module `handover`.
 //!
 //! Loss is suspected, then confirmed: see [`Policy`].
 

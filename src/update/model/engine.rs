@@ -8,7 +8,7 @@
 //! Caller's duties:
 //! 1. Perform effects in order; the first that fails is reported as
 //!    [`Event::Failed`], and those behind it are dropped.
-//! 2. Derive the state at every start ([`derive`]); keep none of it.
+//! 2. Derive the state at every start ([`derive()`]); keep none of it.
 //! 3. Write [`crate::kept::Kept`] durably before the effect it speaks of is relied on.
 
 use crate::{

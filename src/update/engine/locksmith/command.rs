@@ -96,7 +96,7 @@ pub async fn set_max(store: &Store, group: &str, max: i64) -> Result<String, Err
 /// fails is tried again: in the middle of it there is nothing better to do.
 ///
 /// # Errors
-/// When [`MAX_ERRORS`] rounds fail one after the other; what was begun is ended
+/// When a few rounds fail one after the other; what was begun is ended
 /// by locksmithd or by the lease.
 pub async fn reboot(config: Config, store: Store, tell: impl Fn(&str)) -> Result<(), Error> {
     let mut rounds = Rounds::new(config, store, Asked::ByPerson);
