@@ -42,8 +42,11 @@ disk_size=962
 # `memmap`, `ramoops`: a piece of memory that a restart leaves alone, for what the
 # console said before it. Its place is fixed, for one that the kernel chooses
 # (reserve_mem) is where it keeps things while it starts, and would not survive that.
+# `watchdog.stop_on_reboot=0`: the watchdog goes on while one kernel starts another,
+# which may be a bad one, and while a machine restarts.
 cmdline='console=tty0 console=ttyS0 net.ifnames=0 gpt memmap=1M$0x8000000'
 cmdline+=' ramoops.mem_address=0x8000000 ramoops.mem_size=0x100000 ramoops.console_size=0x10000'
+cmdline+=' watchdog.stop_on_reboot=0'
 
 # Not compressed: the binary is in the slot as well, and what is there twice costs
 # the download nothing as long as both are the same bytes.

@@ -20,6 +20,7 @@ pub fn command_line(size: u8, accel: Accel, extra: &str) -> String {
         // Memory for what the console said before a restart, where image.sh has it, too.
         "memmap=1M$0x8000000 ramoops.mem_address=0x8000000 ramoops.mem_size=0x100000".to_owned(),
         "ramoops.console_size=0x10000".to_owned(),
+        "watchdog.stop_on_reboot=0".to_owned(),
         "proa.network=10.77.0.0/16".to_owned(),
         format!("etcd.discovery=lan://demo?size={size}"),
         "etcd.listen-client-urls=http://0.0.0.0:2379".to_owned(),
