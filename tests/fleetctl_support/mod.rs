@@ -140,6 +140,8 @@ impl Machine {
             format!("--listen=127.0.0.1:{port}"),
             format!("--advertise=127.0.0.1:{port}"),
             format!("--etcd-servers={}", store.url()),
+            // On a machine that runs other tests beside this one a write may take its time.
+            "--etcd-request-timeout=20".to_owned(),
             "--agent-ttl=3s".to_owned(),
             "--engine-reconcile-interval=0.5".to_owned(),
             "--systemd-user".to_owned(),
