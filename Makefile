@@ -104,6 +104,7 @@ prove: build
 	PROA_WATCH_WRITES=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_watchers -- --nocapture
 	PROA_UPDATE_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_kill -- --nocapture
 	PROA_QUOTA_MIB=512 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_space -- --nocapture
+	PROA_BAD_RELEASES=all $(MAKE) updates
 
 # On a machine that does nothing else, in alternating rounds with the real etcd.
 bench: build
