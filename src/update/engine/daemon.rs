@@ -211,6 +211,9 @@ impl Updater {
             engine::Start::CameUp(installed) => self.came_up(Some(installed)),
             engine::Start::NeedReboot(installed) => {
                 state = State::NeedReboot(target_of(&installed));
+                // The last start may have ended between the flags and this word of them.
+                self.kept.installed = Some(Installed { is_active: true, ..installed });
+                self.kept.transfer = None;
             }
             engine::Start::FellBack(installed) => self.fell_back(&installed)?,
             engine::Start::SetAside(_) => self.kept.installed = None,
