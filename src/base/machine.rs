@@ -2,7 +2,7 @@
 
 use crate::{
     net::{self, Network},
-    settings::{Program, Setting, checks},
+    settings::{Program, checks, setting, switch},
 };
 use std::{io, net::IpAddr};
 
@@ -13,41 +13,21 @@ pub const MACHINE: Program = Program {
     cmdline: "proa",
     env: "PROA",
     settings: &[
-        Setting {
-            name: "network",
-            default: "",
-            help: "the cluster's network: each machine gives itself an address in it",
-            switch: false,
-            check: checks::network,
-        },
-        Setting {
-            name: "interface",
-            default: "eth0",
-            help: "the interface on the cluster's network",
-            switch: false,
-            check: checks::any,
-        },
-        Setting {
-            name: "autologin",
-            default: "false",
-            help: "a root shell on the console without a password",
-            switch: true,
-            check: checks::boolean,
-        },
-        Setting {
-            name: "watchdog",
-            default: "60",
-            help: "seconds without a sign of life after which the machine restarts; 0 never",
-            switch: false,
-            check: checks::number,
-        },
-        Setting {
-            name: "slot",
-            default: "",
-            help: "the slot that a kernel was started for; set by /init alone",
-            switch: false,
-            check: checks::any,
-        },
+        setting(
+            "network",
+            "",
+            "the cluster's network: each machine gives itself an address in it",
+            checks::network,
+        ),
+        setting("interface", "eth0", "the interface on the cluster's network", checks::any),
+        switch("autologin", "false", "a root shell on the console without a password", checks::boolean),
+        setting(
+            "watchdog",
+            "60",
+            "seconds without a sign of life after which the machine restarts; 0 never",
+            checks::number,
+        ),
+        setting("slot", "", "the slot that a kernel was started for; set by /init alone", checks::any),
     ],
 };
 

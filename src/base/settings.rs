@@ -21,6 +21,26 @@ pub struct Setting {
     pub check: fn(&str) -> Result<(), String>,
 }
 
+/// A setting that has a value: one row of a program's table.
+pub const fn setting(
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+    check: fn(&str) -> Result<(), String>,
+) -> Setting {
+    Setting { name, default, help, switch: false, check }
+}
+
+/// A setting that needs no value to be on: `--name` alone means `true`.
+pub const fn switch(
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+    check: fn(&str) -> Result<(), String>,
+) -> Setting {
+    Setting { name, default, help, switch: true, check }
+}
+
 /// A program's settings and what their spellings start with.
 #[derive(Clone, Copy)]
 pub struct Program {
@@ -386,6 +406,14 @@ pub mod checks {
     /// What would be right.
     pub fn duration(value: &str) -> Result<(), String> {
         duration::parse(value).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// A path from the root.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn absolute(value: &str) -> Result<(), String> {
+        value.starts_with('/').then_some(()).ok_or_else(|| "give an absolute path".into())
     }
 
     /// An IPv4 network, or nothing.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use proa_base::settings::{Program, Setting, checks};
+use proa_base::settings::{Program, checks, setting, switch};
 use proa_etcd_client::tls::ClientTls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -143,15 +143,6 @@ fn ask_any(peer_urls: &[String], tls: Option<&ClientTls>) -> Option<(Vec<String>
     None
 }
 
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&str) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, switch: false, check }
-}
-
 /// The settings of `etcd gateway start`. Source: etcd's `gateway` command.
 pub const GATEWAY: Program = Program {
     name: "etcd gateway start",
@@ -172,13 +163,7 @@ pub const GATEWAY: Program = Program {
             checks::duration,
         ),
         setting("trusted-ca-file", "", "accepted, without effect: TLS goes through", checks::any),
-        Setting {
-            name: "insecure-discovery",
-            default: "false",
-            help: "accepted, without effect",
-            switch: true,
-            check: checks::boolean,
-        },
+        switch("insecure-discovery", "false", "accepted, without effect", checks::boolean),
         setting("discovery-srv", "", "not supported: give --endpoints", leave_out),
         setting("discovery-srv-name", "", "not supported: give --endpoints", leave_out),
     ],

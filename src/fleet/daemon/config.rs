@@ -12,7 +12,7 @@ use proa_base::{
     duration,
     ids::MachineId,
     machine,
-    settings::{BadSetting, Program, Setting, Settings, checks, read_file},
+    settings::{BadSetting, Program, Settings, checks, read_file, setting, switch},
 };
 use proa_etcd_client::tls::TlsFiles;
 
@@ -46,28 +46,15 @@ pub const PROGRAM: Program = Program {
         setting("machine-id", "", "this machine's id (default: /etc/machine-id)", machine_id),
         setting("token-limit", "100", "entries of one page of the API", token_limit),
         setting("verbosity", "0", "0: what happens; 1 and more: every step", checks::number),
-        switch("systemd-user", "run units in the user's systemd", checks::boolean),
-        switch("disable-engine", "never decide for the cluster", checks::boolean),
-        switch("disable-watches", "look at intervals only, do not watch the store", checks::boolean),
+        switch("systemd-user", "false", "run units in the user's systemd", checks::boolean),
+        switch("disable-engine", "false", "never decide for the cluster", checks::boolean),
+        switch("disable-watches", "false", "look at intervals only, do not watch the store", checks::boolean),
         // No meaning here; files of the original's users have them.
-        switch("verify-units", "accepted and not used", checks::any),
+        switch("verify-units", "false", "accepted and not used", checks::any),
         setting("authorized-keys-file", "", "accepted and not used", checks::any),
-        switch("enable-grpc", "accepted and not used", checks::any),
+        switch("enable-grpc", "false", "accepted and not used", checks::any),
     ],
 };
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&str) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, switch: false, check }
-}
-
-const fn switch(name: &'static str, help: &'static str, check: fn(&str) -> Result<(), String>) -> Setting {
-    Setting { name, default: "false", help, switch: true, check }
-}
 
 /// fleetd's settings as values.
 #[derive(Clone, Debug)]

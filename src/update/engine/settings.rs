@@ -9,7 +9,7 @@ use std::{
 
 use proa_base::{
     duration,
-    settings::{BadSetting, Program, Setting, Settings, checks, read_file},
+    settings::{BadSetting, Program, Settings, checks, read_file, setting},
 };
 
 /// Where an `update.conf` is looked for. Each key counts where it is found first.
@@ -65,35 +65,31 @@ pub const PROGRAM: Program = Program {
             checks::duration,
         ),
         setting("drain-timeout", "10m", "how long units may take to leave; 0: no limit", checks::duration),
-        setting("fleet", "/run/fleet.sock", "socket of the cluster init on this machine", absolute),
+        setting("fleet", "/run/fleet.sock", "socket of the cluster init on this machine", checks::absolute),
         setting("fleetlock-listen", "", "HOST:PORT where FleetLock is served; empty: nowhere", checks::any),
         setting("health-units", "etcd.service,fleetd.service", "units a good boot has active", checks::any),
         setting("health-target", "multi-user.target", "target a good boot reaches", checks::any),
         setting("good-after", "45s", "how long all is well before a boot is good", checks::duration),
         setting("boot-deadline", "10m", "when a boot that is not well is given up", interval),
         setting("endpoints", "http://127.0.0.1:2379", "members of the store; empty: none", checks::any),
-        setting("boot-record", "/run/proa/boot.json", "what this boot started from", absolute),
-        setting("boot-folder", "/var/lib/proa/boot", "what boots that failed left behind", absolute),
-        setting("state-folder", "/var/lib/update_engine", "where the updater keeps its state", absolute),
-        setting("keys-file", "/usr/share/proa/keys.json", "keys that sign releases", absolute),
+        setting("boot-record", "/run/proa/boot.json", "what this boot started from", checks::absolute),
+        setting("boot-folder", "/var/lib/proa/boot", "what boots that failed left behind", checks::absolute),
+        setting(
+            "state-folder",
+            "/var/lib/update_engine",
+            "where the updater keeps its state",
+            checks::absolute,
+        ),
+        setting("keys-file", "/usr/share/proa/keys.json", "keys that sign releases", checks::absolute),
         setting(
             "payload-key",
             "/usr/share/update_engine/update-payload-key.pub.pem",
             "key that signs payloads",
-            absolute,
+            checks::absolute,
         ),
         setting("bus", "/run/dbus/system_bus_socket", "socket of the message bus; empty: none", socket),
     ],
 };
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&str) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, switch: false, check }
-}
 
 fn server(value: &str) -> Result<(), String> {
     if matches!(value, "" | "disabled") {
@@ -127,12 +123,8 @@ fn lease(value: &str) -> Result<(), String> {
     }
 }
 
-fn absolute(value: &str) -> Result<(), String> {
-    if value.starts_with('/') { Ok(()) } else { Err("give an absolute path".into()) }
-}
-
 fn socket(value: &str) -> Result<(), String> {
-    if value.is_empty() { Ok(()) } else { absolute(value) }
+    if value.is_empty() { Ok(()) } else { checks::absolute(value) }
 }
 
 /// When a staged update is booted.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use proa_base::{
     duration,
-    settings::{BadSetting, Program, Setting, Settings, checks},
+    settings::{BadSetting, Program, Settings, checks, setting},
 };
 use proa_etcd_client::tls::TlsFiles;
 
@@ -21,7 +21,7 @@ pub const PROGRAM: Program = Program {
             "where omahactl asks, HOST:PORT; it asks for no password",
             address,
         ),
-        setting("packages", "/var/lib/omaha/packages", "folder of the payloads", absolute),
+        setting("packages", "/var/lib/omaha/packages", "folder of the payloads", checks::absolute),
         setting("public-url", "", "URL by which machines reach this server (default: as they ask)", url),
         setting("endpoints", "http://127.0.0.1:2379", "members of the store, parted by commas", some),
         setting("etcd-cafile", "", "members must have a certificate of these CAs", checks::any),
@@ -33,15 +33,6 @@ pub const PROGRAM: Program = Program {
     ],
 };
 
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&str) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, switch: false, check }
-}
-
 fn when(is_right: bool, right: &str) -> Result<(), String> {
     is_right.then_some(()).ok_or_else(|| right.to_owned())
 }
@@ -50,10 +41,6 @@ fn address(value: &str) -> Result<(), String> {
     let parts = value.rsplit_once(':');
     let is_right = parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     when(is_right, "give HOST:PORT")
-}
-
-fn absolute(value: &str) -> Result<(), String> {
-    when(value.starts_with('/'), "give an absolute path")
 }
 
 fn url(value: &str) -> Result<(), String> {

@@ -7,31 +7,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use proa_base::settings::{BadSetting, Program, Setting, Settings, checks, read_file};
+use proa_base::settings::{BadSetting, Program, Settings, checks, read_file, setting, switch};
 
 mod file;
 mod rules;
 
 use crate::tls::{check_suites, check_version};
 use rules::*;
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&str) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, switch: false, check }
-}
-
-const fn switch(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    check: fn(&str) -> Result<(), String>,
-) -> Setting {
-    Setting { name, default, help, switch: true, check }
-}
 
 const UNUSED: &str = "accepted, without effect";
 const REMOVED: &str = "removed in etcd 3: use --trusted-ca-file";
