@@ -13,6 +13,7 @@ mod locksmithd;
 mod omahactl;
 mod omahad;
 mod slotctl;
+mod start;
 mod update_engine;
 mod update_engine_client;
 

@@ -124,15 +124,7 @@ fn main(args: Vec<String>) -> ExitCode {
     proa_base::cli::restore_sigpipe();
     let parsed = match parse(&args) {
         Ok(parsed) => parsed,
-        Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output.trim_end());
-            return ExitCode::SUCCESS;
-        }
-        Err(exit) => {
-            let output = exit.output.trim().replace("\n\n", "\n").replace('\n', "; ");
-            eprintln!("slotctl: {output}");
-            return ExitCode::FAILURE;
-        }
+        Err(exit) => return crate::start::early("slotctl", &exit),
     };
     match run(&parsed) {
         Ok(text) => {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use proa_update_engine::settings::{CONF_FILES, Config, PROGRAM};
 
-use crate::Applet;
+use crate::{Applet, start};
 
 /// This applet's row.
 pub const APPLET: Applet = Applet { name: "update_engine", link: "/usr/sbin/update_engine", main };
@@ -14,17 +14,10 @@ pub const APPLET: Applet = Applet { name: "update_engine", link: "/usr/sbin/upda
 const GIVE_BACK_FROM_BYTES: i32 = 64 << 10;
 
 fn main(args: Vec<String>) -> ExitCode {
-    match args.first().map(|word| word.trim_start_matches('-')) {
-        Some("help" | "h") => {
-            print!("{}", PROGRAM.help());
-            println!("Files, the first that has a key counts: {}.", CONF_FILES.join(", "));
-            return ExitCode::SUCCESS;
-        }
-        Some("version") => {
-            println!("update_engine version {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
-        Some(_) | None => {}
+    if let Some(code) = start::about("update_engine", &args, || {
+        format!("{}Files, the first that has a key counts: {}.\n", PROGRAM.help(), CONF_FILES.join(", "))
+    }) {
+        return code;
     }
     // SAFETY: called before other threads exist. One arena and no hoard of freed
     // blocks: the updater has 16 MiB.
@@ -38,12 +31,6 @@ fn main(args: Vec<String>) -> ExitCode {
         Err(error) => return proa_base::cli::fail("update_engine", &error),
     };
     proa_base::log::start("info");
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return proa_base::cli::fail("update_engine", &error),
-    };
-    match runtime.block_on(proa_update_engine::run(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => proa_base::cli::fail("update_engine", &error),
-    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    start::daemon("update_engine", runtime, proa_update_engine::run(config))
 }

@@ -125,15 +125,7 @@ fn main(args: Vec<String>) -> ExitCode {
     proa_base::cli::restore_sigpipe();
     let parsed = match args::parse(&args, &|name| std::env::var(name).ok()) {
         Ok(parsed) => parsed,
-        Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output.trim_end());
-            return ExitCode::SUCCESS;
-        }
-        Err(exit) => {
-            let output = exit.output.trim().replace("\n\n", "\n").replace('\n', "; ");
-            eprintln!("fleetctl: {output}");
-            return ExitCode::FAILURE;
-        }
+        Err(exit) => return crate::start::early("fleetctl", &exit),
     };
     let asked =
         parsed.command.as_ref().filter(|command| !parsed.version && !matches!(command, Command::Version(_)));

@@ -95,15 +95,7 @@ fn main(args: Vec<String>) -> ExitCode {
     proa_base::cli::restore_sigpipe();
     let parsed = match args::parse(&args, &|name| std::env::var(name).ok()) {
         Ok(parsed) => parsed,
-        Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output.trim_end());
-            return ExitCode::SUCCESS;
-        }
-        Err(exit) => {
-            let output = exit.output.trim().replace("\n\n", "\n").replace('\n', "; ");
-            eprintln!("omahactl: {output}");
-            return ExitCode::FAILURE;
-        }
+        Err(exit) => return crate::start::early("omahactl", &exit),
     };
     let Some(command) = parsed.command.as_ref().filter(|_| !parsed.version) else {
         println!("omahactl version {}", env!("CARGO_PKG_VERSION"));
