@@ -3,79 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod etcd;
+mod omahad;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use etcd::{Cluster, free_url, proa, wait_for};
+use etcd::{Cluster, proa};
+use omahad::{Omahad, PROA_APP};
 
-const PROA_APP: &str = "{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}";
 const COREOS_APP: &str = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}";
-
-/// An omahad; killed when dropped.
-struct Omahad {
-    machines: String,
-    api: String,
-    packages: PathBuf,
-    child: Child,
-}
-
-impl Omahad {
-    fn start(folder: &Path, name: &str, cluster: &Cluster) -> Self {
-        let (machines, api) = (free_url(), free_url());
-        let packages = folder.join(name);
-        let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
-        let bare = |url: &str| url.trim_start_matches("http://").to_owned();
-        let child = Command::new(proa())
-            .args(["omahad", "--listen", &bare(&machines), "--api-listen", &bare(&api), "--packages"])
-            .arg(&packages)
-            .args(["--endpoints", &cluster.endpoints().join(",")])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        wait_for("omahad to listen", || TcpStream::connect(bare(&machines)).ok());
-        wait_for("omahad's API", || TcpStream::connect(bare(&api)).ok());
-        Self { machines, api, packages, child }
-    }
-
-    /// What omahactl printed, or the one line of its error.
-    fn ctl(&self, app: &str, words: &[&str]) -> Result<String, String> {
-        let output = Command::new(proa())
-            .args(["omahactl", "--endpoint", &self.api, "--app", app])
-            .args(words)
-            .env_clear()
-            .output()
-            .unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-    }
-
-    fn done(&self, words: &[&str]) -> String {
-        self.ctl(PROA_APP, words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
-    }
-
-    /// The most memory that the process ever had, in KiB.
-    fn peak_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-}
-
-impl Drop for Omahad {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// One HTTP request without any library: status, header lines and body.
 fn http(url: &str, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String, Vec<u8>) {

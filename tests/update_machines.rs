@@ -7,13 +7,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod etcd;
+mod omahad;
 mod publisher;
 
 use proa_qemu::{Accel, Cluster, Image, Outside};
 use publisher::Publisher;
 use std::{
     env,
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -42,8 +44,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let image_dir = PathBuf::from(env::var("PROA_IMAGE_DIR").unwrap_or_else(|_| "build".into()));
         let image = Image::open(&image_dir).unwrap_or_else(|error| panic!("{error}"));
-        let proa = env::var("PROA_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_proa").into());
-        let publisher = Publisher::start(Path::new(&proa), dir.path());
+        let publisher = Publisher::start(dir.path());
         let accel = Accel::find(&image, dir.path()).unwrap();
         let words = format!(
             "update.server={} update.group=stable update.reboot-strategy=etcd-lock update.poll-interval=5s \
@@ -61,7 +62,7 @@ impl Bench {
     fn wait_for(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         let begun = Instant::now();
         loop {
-            let seen = self.publisher.omahactl(&["instance", "list", "--no-legend"]).unwrap();
+            let seen = self.publisher.omahactl(&["instance", "list", "--no-legend"]);
             if wanted(&seen) {
                 return note(self.start, what);
             }
@@ -112,15 +113,15 @@ fn a_good_release_stays_and_a_bad_one_is_given_back_once() {
         let before = (bench.starts('A'), bench.starts('B'));
         bench.publisher.publish(&image, &version, Some(name));
         note(bench.start, &format!("release {version} is published: {name}"));
-        let failed = || bench.publisher.omahactl(&["failed", "list", "--no-legend"]).unwrap();
+        let failed = || bench.publisher.omahactl(&["failed", "list", "--no-legend"]);
         bench.wait_for("it is back on 0.1.1 and says why", |_| failed().contains(&version));
         note(bench.start, failed().lines().find(|line| line.contains(&version)).unwrap());
-        let halted = bench.publisher.omahactl(&["group", "list", "--no-legend"]).unwrap();
+        let halted = bench.publisher.omahactl(&["group", "list", "--no-legend"]);
         assert!(halted.contains("halted"), "{halted}");
         // The server offers it to nobody, and the machine would not take it.
         let starts = (bench.starts('A') - before.0, bench.starts('B') - before.1);
         assert_eq!(starts.1, 1, "back within two starts");
         assert!(starts.0 <= 1, "the bad release was started {} times", starts.0);
-        bench.publisher.omahactl(&["group", "clear", "stable"]).unwrap();
+        bench.publisher.omahactl(&["group", "clear", "stable"]);
     }
 }

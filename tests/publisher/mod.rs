@@ -5,103 +5,39 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
-/// How long servers may take to listen.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The application that Proa's machines ask for.
-const APP: &str = "{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}";
+use super::etcd::Cluster;
+use super::omahad::{Omahad, PROA_APP};
 
 /// Store and server; both end with this.
 pub struct Publisher {
-    proa: PathBuf,
+    omahad: Omahad,
+    _store: Cluster,
     dir: PathBuf,
-    port: u16,
-    api_port: u16,
-    children: Vec<Child>,
-}
-
-/// Ports of the loopback address that nobody listens on, below those that the
-/// system hands out itself.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let first = 20_000 + (std::process::id() % 11_000) as u16;
-    let mut ports = (first..32_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    std::array::from_fn(|_| ports.next().expect("a free port"))
 }
 
 impl Publisher {
-    /// Starts both with their files in `dir`.
-    pub fn start(proa: &Path, dir: &Path) -> Self {
-        let [port, api_port, client, peer] = free_ports();
-        let mut publisher =
-            Self { proa: proa.to_owned(), dir: dir.to_owned(), port, api_port, children: Vec::new() };
-        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-        publisher.spawn(
-            "publisher-etcd",
-            &[
-                "etcd".into(),
-                format!("--data-dir={}", dir.join("publisher-store").display()),
-                format!("--listen-client-urls={client}"),
-                format!("--advertise-client-urls={client}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--initial-cluster=default={peer}"),
-            ],
-        );
-        publisher.spawn(
-            "publisher-omahad",
-            &[
-                "omahad".into(),
-                format!("--listen=127.0.0.1:{port}"),
-                format!("--api-listen=127.0.0.1:{api_port}"),
-                format!("--packages={}", dir.join("packages").display()),
-                format!("--endpoints={client}"),
-            ],
-        );
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = publisher.omahactl(&["group", "list"]) {
-            assert!(Instant::now() < deadline, "the update server does not answer: {error}");
-            thread::sleep(Duration::from_millis(100));
-        }
+    /// Starts both; packages and releases are kept in `dir`.
+    pub fn start(dir: &Path) -> Self {
+        let store = Cluster::start(1, &[]);
+        let omahad = Omahad::start(dir, "packages", &store);
         // Machines of a group that nobody made are strangers to the server.
-        publisher.omahactl(&["group", "add", "stable", "channel=stable"]).unwrap();
-        publisher
-    }
-
-    fn spawn(&mut self, name: &str, words: &[String]) {
-        let log = fs::File::create(self.dir.join(format!("{name}.log"))).unwrap();
-        let child = Command::new(&self.proa)
-            .args(words)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.children.push(child.unwrap());
+        omahad.done(&["group", "add", "stable", "channel=stable"]);
+        Self { omahad, _store: store, dir: dir.to_owned() }
     }
 
     /// The URL by which a machine of QEMU's user network asks.
     pub fn url(&self) -> String {
-        format!("http://10.0.2.2:{}/v1/update/", self.port)
+        let (_, port) = self.omahad.machines.rsplit_once(':').expect("a URL with a port");
+        format!("http://10.0.2.2:{port}/v1/update/")
     }
 
     /// Runs `omahactl`; what it printed.
-    pub fn omahactl(&self, words: &[&str]) -> Result<String, String> {
-        let output = Command::new(&self.proa)
-            .arg("omahactl")
-            .arg(format!("--endpoint=http://127.0.0.1:{}", self.api_port))
-            .args(words)
-            .env_clear()
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    pub fn omahactl(&self, words: &[&str]) -> String {
+        self.omahad.done(words)
     }
 
     /// Makes a release of the image with another version and perhaps something wrong in
@@ -126,7 +62,17 @@ impl Publisher {
             .arg("-o")
             .arg(&payload));
         run(tool()
-            .args(["metadata", "--app", APP, "--version", version, "--minimum", "0", "--expires-days", "1"])
+            .args([
+                "metadata",
+                "--app",
+                PROA_APP,
+                "--version",
+                version,
+                "--minimum",
+                "0",
+                "--expires-days",
+                "1",
+            ])
             .arg("--slot")
             .arg(&slot)
             .arg("--key")
@@ -136,18 +82,8 @@ impl Publisher {
             .arg("-o")
             .arg(&release));
         let text = |path: &Path| path.display().to_string();
-        self.omahactl(&["release", "add", &text(&payload), "--metadata", &text(&release)]).unwrap();
-        self.omahactl(&["channel", "set", "stable", version]).unwrap();
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.omahactl(&["release", "add", &text(&payload), "--metadata", &text(&release)]);
+        self.omahactl(&["channel", "set", "stable", version]);
     }
 }
 
