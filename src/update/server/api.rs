@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     error::Refused,
     http::{Body, json as json_answer, json_refusal, read_body},
-    packages::Packages,
+    packages::{self, Packages},
     release::Stored,
     store::{Place, Store},
 };
@@ -53,7 +53,10 @@ impl Api {
             if method != Method::PUT {
                 return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "packages are put here"));
             }
-            return self.take_package(name, &query, request.into_body()).await;
+            let mut body = request.into_body();
+            let taken = self.take_package(name, &query, &mut body).await;
+            packages::read_to_end(&mut body).await;
+            return taken;
         }
         let app =
             parts.first().map(|app| bare_id(app)).and_then(|app| machine_key(&app)).ok_or_else(no_path)?;
@@ -74,7 +77,7 @@ impl Api {
         })
     }
 
-    async fn take_package(&self, name: &str, query: &str, body: Incoming) -> Result<Value, Refused> {
+    async fn take_package(&self, name: &str, query: &str, body: &mut Incoming) -> Result<Value, Refused> {
         let value = |key: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.filter(|(known, _)| *known == key).map(|(_, value)| value.to_owned()).next()
@@ -88,7 +91,7 @@ impl Api {
             let text = format!("another package is here as {name}; give this one another name");
             return Err(Refused::conflict(text));
         }
-        // The same again needs no second copy; the body is not read.
+        // The same again needs no second copy.
         let is_here =
             self.packages.has(name, size_bytes) && self.packages.sha256(name).as_ref() == Some(&sha256);
         if !is_here {

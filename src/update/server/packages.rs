@@ -210,7 +210,7 @@ impl Packages {
         name: &str,
         sha256: &str,
         size_bytes: u64,
-        body: Incoming,
+        body: &mut Incoming,
     ) -> Result<Digests, Refused> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let bad_name =
@@ -248,7 +248,20 @@ impl Packages {
     }
 }
 
-async fn receive(part: &Path, size_bytes: u64, mut body: Incoming) -> Result<Digests, Refused> {
+/// Reads what is left of an upload that is not needed, or is refused: an answer
+/// before its end would be lost with the connection.
+pub async fn read_to_end(body: &mut Incoming) {
+    let mut left = PACKAGE_BYTES_MAX;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(UPLOAD_IDLE, body.frame()).await {
+        let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+        left = left.saturating_sub(bytes);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+async fn receive(part: &Path, size_bytes: u64, body: &mut Incoming) -> Result<Digests, Refused> {
     let mut file = tokio::fs::File::create(part).await.map_err(cannot_write)?;
     let mut digesting = Digesting::new();
     let late = || Refused::new(StatusCode::REQUEST_TIMEOUT, "the package did not arrive");
