@@ -106,7 +106,7 @@ impl Line {
 }
 
 fn main(args: Vec<String>) -> ExitCode {
-    proa_base::cli::restore_sigpipe();
+    proa_base::cli::end_with_reader();
     let line = match Line::parse(&args) {
         Ok(line) => line,
         Err(text) => return fail(&text),

@@ -121,7 +121,7 @@ struct Subject {
 }
 
 fn main(args: Vec<String>) -> ExitCode {
-    proa_base::cli::restore_sigpipe();
+    proa_base::cli::end_with_reader();
     let parsed = match parse(&args) {
         Ok(parsed) => parsed,
         Err(exit) => return crate::start::early("slotctl", &exit),

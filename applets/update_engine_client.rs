@@ -33,7 +33,7 @@ const SOCKET: &str = "/run/dbus/system_bus_socket";
 const BAR: usize = 40;
 
 fn main(args: Vec<String>) -> ExitCode {
-    proa_base::cli::restore_sigpipe();
+    proa_base::cli::end_with_reader();
     let [flag] = &args[..] else {
         eprint!("{HELP}");
         return ExitCode::FAILURE;

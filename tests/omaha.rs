@@ -17,6 +17,22 @@ use omahad::{Omahad, PROA_APP};
 
 const COREOS_APP: &str = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}";
 
+/// What omahactl says when its server goes away in the middle of an upload.
+fn lost_upload(words: &[&str]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    // Closed with unread bytes: the client's next write fails.
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 16]).unwrap();
+    });
+    let output =
+        Command::new(proa()).args(["omahactl", "--endpoint", &endpoint]).args(words).output().unwrap();
+    server.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "no signal ends it");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 /// One HTTP request without any library: status, header lines and body.
 fn http(url: &str, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     let authority = url.trim_start_matches("http://");
@@ -391,6 +407,8 @@ fn bad_input_is_refused_in_one_line() {
     assert!(omahad.ctl(COREOS_APP, &add).unwrap_err().contains("it is of application"));
     omahad.done(&add);
     assert!(omahad.done(&add).starts_with("added release 0.2.0 again"));
+    let error = lost_upload(&add);
+    assert!(error.starts_with("omahactl: lost the connection to omahad at http://127.0.0.1:"), "{error:?}");
     omahad.done(&["channel", "set", "stable", "0.2.0"]);
     assert!(
         omahad

@@ -159,7 +159,7 @@ const COMMANDS: &[Command] = commands! {
 };
 
 fn main(words: Vec<String>) -> ExitCode {
-    proa_base::cli::restore_sigpipe();
+    proa_base::cli::end_with_reader();
     let version = std::env::var_os("ETCDCTL_API").unwrap_or_default();
     match version.to_str() {
         Some("" | "3") => {}

@@ -122,7 +122,7 @@ pub enum Error {
 }
 
 fn main(args: Vec<String>) -> ExitCode {
-    proa_base::cli::restore_sigpipe();
+    proa_base::cli::end_with_reader();
     let parsed = match args::parse(&args, &|name| std::env::var(name).ok()) {
         Ok(parsed) => parsed,
         Err(exit) => return crate::start::early("fleetctl", &exit),

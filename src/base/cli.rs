@@ -2,14 +2,35 @@
 
 use std::{error::Error, process::ExitCode};
 
-/// Lets a closed pipe end the process quietly, as it does for C programs.
+/// Lets a command whose reader has gone end quietly, as C programs do.
 ///
 /// Rust ignores SIGPIPE, and `println!` would panic in `fleetctl list-units | head`.
-/// Only for commands that print: a server must survive a closed connection.
-pub fn restore_sigpipe() {
-    // SAFETY: called first in main, before other threads exist.
+/// The same signal comes from a server that closes its connection in the middle of
+/// a request; then the write fails as usual, and there is an error to tell.
+///
+/// Only for commands that print.
+pub fn end_with_reader() {
+    let handler = on_sigpipe as extern "C" fn(libc::c_int);
+    // SAFETY: called first in main, before other threads exist; the handler makes
+    // only calls that signal-safety(7) lists.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, handler as libc::sighandler_t);
+    }
+}
+
+extern "C" fn on_sigpipe(_: libc::c_int) {
+    let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+    // SAFETY: one pollfd, as the count says; the thread's errno is put back for the
+    // write that was interrupted.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let told = libc::poll(&raw mut output, 1, 0);
+        // poll(2): of a pipe's writing end, POLLERR says that nobody has the other one.
+        if told == 1 && output.revents & (libc::POLLERR | libc::POLLHUP) != 0 {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            libc::raise(libc::SIGPIPE);
+        }
+        *libc::__errno_location() = errno;
     }
 }
 
