@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod cmdline;
 pub mod duration;
+pub mod file;
 pub mod flags;
 pub mod ids;
 pub mod log;

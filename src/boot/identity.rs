@@ -1,9 +1,11 @@
 //! Who this machine is: an id made at random once, and the name made from it.
 
-use proa_base::ids::{BadMachineId, MachineId};
+use proa_base::{
+    file,
+    ids::{BadMachineId, MachineId},
+};
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -66,7 +68,7 @@ pub fn read_or_make(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let make = || {
                 let id = MachineId::from_random(random()?);
-                write(folder, &path, id).map(|()| Identity::New(id))
+                file::replace(&path, format!("{id}\n").as_bytes()).map(|()| Identity::New(id))
             };
             make().map_err(|source| IdentityError::File { path: path.clone(), source })
         }
@@ -77,16 +79,6 @@ pub fn read_or_make(
 /// The file that keeps the id.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join("machine-id")
-}
-
-/// After a power cut there is the whole file or none.
-fn write(folder: &Path, path: &Path, id: MachineId) -> io::Result<()> {
-    let part = folder.join("machine-id.part");
-    let mut file = File::create(&part)?;
-    writeln!(file, "{id}")?;
-    file.sync_all()?;
-    fs::rename(&part, path)?;
-    File::open(folder)?.sync_all()
 }
 
 /// The host name of a machine: `proa-0123abcd`.
@@ -118,7 +110,7 @@ mod tests {
     #[test]
     fn a_half_written_part_is_no_id() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("machine-id.part"), "0707").unwrap();
+        fs::write(folder.path().join("machine-id.new"), "0707").unwrap();
         assert!(matches!(read_or_make(folder.path(), || Ok([1; 16])).unwrap(), Identity::New(_)));
     }
 

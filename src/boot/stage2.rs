@@ -102,12 +102,8 @@ fn write_attempt(record: &BootRecord) -> Result<(), StartError> {
     };
     let text = serde_json::to_string(&attempt).expect("plain data has a JSON form");
     let file = in_new_root(ATTEMPT_PATH);
-    let part = file.with_extension("part");
-    let written = fs::write(&part, text)
-        .and_then(|()| fs::File::open(&part)?.sync_all())
-        .and_then(|()| fs::rename(&part, &file))
-        // The machine may hang the next moment.
-        .and_then(|()| fs::File::open(in_new_root(LOGS_PATH))?.sync_all());
+    // The machine may hang the next moment.
+    let written = proa_base::file::replace(&file, text.as_bytes());
     Ok(mounts::told(written, "write", &file)?)
 }
 

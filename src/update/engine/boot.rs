@@ -112,7 +112,7 @@ impl Updater {
             unix_ms: now_unix_s() * 1000,
         };
         let bytes = serde_json::to_vec(&attempt).expect("text and numbers always have a JSON form");
-        if let Err(error) = state::replace(&self.attempt_path(), &bytes) {
+        if let Err(error) = proa_base::file::replace(&self.attempt_path(), &bytes) {
             tracing::warn!("cannot write {}: {error}", self.attempt_path().display());
         }
     }

@@ -309,7 +309,7 @@ fn target_of(installed: &Installed) -> Target {
 
 pub(crate) fn keep(config: &Config, kept: &Kept) -> Result<(), Error> {
     let path = config.state_folder.join("state.json");
-    state::replace(&path, &kept.render()).map_err(file("write", path))
+    proa_base::file::replace(&path, &kept.render()).map_err(file("write", path))
 }
 
 pub(crate) fn read_kept(config: &Config) -> Result<Kept, Error> {

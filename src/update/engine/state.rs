@@ -1,26 +1,10 @@
-//! Files that are replaced as a whole or not at all.
+//! The updater's files, read with a limit.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
+    fs::File,
+    io::{self, Read as _},
     path::Path,
 };
-
-/// Replaces `path` with `bytes`: after a power cut it holds the old content or the
-/// new one.
-///
-/// # Errors
-/// The system's.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
-}
 
 /// Reads at most `most` bytes of `path`; `None` when it is not there.
 ///
