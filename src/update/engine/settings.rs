@@ -127,17 +127,6 @@ fn socket(value: &str) -> Result<(), String> {
     if value.is_empty() { Ok(()) } else { checks::absolute(value) }
 }
 
-/// When a staged update is booted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RebootStrategy {
-    /// Under the cluster's lock.
-    EtcdLock,
-    /// At once, in the window.
-    Reboot,
-    /// When a person does it.
-    Off,
-}
-
 /// The settings as values.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -157,14 +146,6 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How long a transfer may be too slow.
     pub stall_after: Duration,
-    /// When a staged update is booted.
-    pub reboot_strategy: RebootStrategy,
-    /// `LOCKSMITHD_REBOOT_WINDOW_START`; empty without a window.
-    pub reboot_window_start: String,
-    /// `LOCKSMITHD_REBOOT_WINDOW_LENGTH`; empty without a window.
-    pub reboot_window_length: String,
-    /// Group of the reboot lock; empty for the one of the whole cluster.
-    pub lock_group: String,
     /// Units that a good boot has active, the target first.
     pub health_units: Vec<String>,
     /// How long all is well before a boot is good.
@@ -229,11 +210,6 @@ impl Config {
         let some_path =
             |name: &str| Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
         let server = Some(settings.get("server")).filter(|server| !matches!(*server, "" | "disabled"));
-        let reboot_strategy = match settings.get("reboot-strategy") {
-            "etcd-lock" => RebootStrategy::EtcdLock,
-            "reboot" => RebootStrategy::Reboot,
-            _ => RebootStrategy::Off,
-        };
         let machine_id = match settings.get("machine-id") {
             "" => fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
             given => given.to_owned(),
@@ -249,10 +225,6 @@ impl Config {
             machine_id,
             ca_file: some_path("ca-file"),
             stall_after: time("stall-after"),
-            reboot_strategy,
-            reboot_window_start: text("reboot-window-start"),
-            reboot_window_length: text("reboot-window-length"),
-            lock_group: text("lock-group"),
             health_units,
             good_after: time("good-after"),
             boot_deadline: time("boot-deadline"),
@@ -337,8 +309,8 @@ mod tests {
         let config = Config::from_settings(&settings);
         assert_eq!(config.group, "beta");
         assert_eq!(config.server.unwrap().to_string(), "https://update.example/v1/update/");
-        assert_eq!(config.reboot_strategy, RebootStrategy::EtcdLock);
-        assert_eq!(config.reboot_window_start, "Thu 23:00");
+        assert_eq!(settings.get("reboot-strategy"), "etcd-lock");
+        assert_eq!(settings.get("reboot-window-start"), "Thu 23:00");
         assert_eq!(config.health_units, ["multi-user.target", "etcd.service", "fleetd.service"]);
     }
 
