@@ -45,9 +45,6 @@ image: build
 
 release: image
 	buildroot/release.sh
-	$(if $(OMAHA_SERVER),$(release)/proa omahactl --endpoint "$(OMAHA_SERVER)" release add \
-		build/releases/$$(sed -n s/^VERSION=//p build/release-info)/*.payload \
-		--metadata build/releases/$$(sed -n s/^VERSION=//p build/release-info)/release.json)
 
 delta: image
 	@buildroot/payload-sizes.sh $(release)/proa $(OLD)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes a release of the image in build/: release.sh [DIR], DIR being build/releases.
 #
-#   DIR/VERSION/slot                   what machines get to
-#   DIR/VERSION/full.payload           all of it
-#   DIR/VERSION/delta-from-X.payload   the difference to each of the last releases
-#   DIR/VERSION/release.json           what they are, signed
+#   DIR/VERSION/slot                          what machines get to
+#   DIR/VERSION/proa-VERSION.payload          all of it
+#   DIR/VERSION/proa-VERSION-from-X.payload   the difference to each of the last releases
+#   DIR/VERSION/release.json                  what they are, signed
 #
 # The last releases are those that stand in DIR. PROA_VERSION gives the version.
 # Of the settings below each has what suits most; OMAHA_SERVER is where to publish.
@@ -43,15 +43,21 @@ fi
 cp build/slot "$dir/slot"
 
 echo "== making the payloads of $VERSION"
-"$release_tool" payload --new "$dir/slot" --rsa-key "$keys/payload-key.pem" -o "$dir/full.payload"
-signed=(--payload "$dir/full.payload")
+"$release_tool" payload --new "$dir/slot" --rsa-key "$keys/payload-key.pem" -o "$dir/proa-$VERSION.payload"
+signed=(--payload "$dir/proa-$VERSION.payload")
 while read -r old; do
     [ -f "$releases/$old/release.json" ] || continue
     "$release_tool" payload --new "$dir/slot" --old "$releases/$old/slot" \
-        --rsa-key "$keys/payload-key.pem" -o "$dir/delta-from-$old.payload"
-    signed+=(--payload "$dir/delta-from-$old.payload" --from "$releases/$old/release.json")
+        --rsa-key "$keys/payload-key.pem" -o "$dir/proa-$VERSION-from-$old.payload"
+    signed+=(--payload "$dir/proa-$VERSION-from-$old.payload" --from "$releases/$old/release.json")
 done < <(lower_versions | head -n "$deltas")
 "$release_tool" metadata --app "$app" --version "$VERSION" --slot "$dir/slot" --minimum "$minimum" \
     --expires-days "$expires_days" --trusted "$keys/keys.json" --key "$keys/release.pk8" \
     "${signed[@]}" -o "$dir/release.json"
 "$release_tool" inspect "$dir/release.json"
+
+if [ -n "${OMAHA_SERVER:-}" ]; then
+    echo "== publishing $VERSION at $OMAHA_SERVER"
+    "$(dirname "$release_tool")/proa" omahactl --endpoint "$OMAHA_SERVER" \
+        release add "$dir"/*.payload --metadata "$dir/release.json"
+fi
