@@ -16,6 +16,7 @@ fn main(arguments: Vec<String>) -> ExitCode {
             &proa_base::machine::MACHINE,
             &proa_etcd_server::settings::PROGRAM,
             &proa_fleet_daemon::config::PROGRAM,
+            &proa_update_engine::settings::PROGRAM,
             &proa_update_server::config::PROGRAM,
         ],
     )

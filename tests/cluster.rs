@@ -71,7 +71,8 @@ impl Bench {
         let proa = env::var("PROA_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_proa").into());
         let accel = Accel::find(&image, dir.path()).unwrap();
         let mut cluster =
-            Cluster::new(&image, accel, 3, "etcd.nonsense=1", Outside::Closed, dir.path()).unwrap();
+            Cluster::new(&image, accel, 3, "etcd.nonsense=1 update.nonsense=1", Outside::Closed, dir.path())
+                .unwrap();
         let start = Instant::now();
         cluster.power_on().unwrap_or_else(|error| panic!("{error}"));
         note(start, &format!("power on, {}", accel.name()));
@@ -209,10 +210,12 @@ fn check_consoles(bench: &Bench) {
     for machine in &bench.cluster.machines {
         let console = machine.serial_text();
         let name = machine.name();
-        assert!(
-            console.contains("unknown key etcd.nonsense on the kernel command line"),
-            "{name} does not name the unknown key on its console"
-        );
+        for key in ["etcd.nonsense", "update.nonsense"] {
+            assert!(
+                console.contains(&format!("unknown key {key} on the kernel command line")),
+                "{name} does not name the unknown key {key} on its console"
+            );
+        }
         assert!(kernel_memory_kib(&console) <= u64::from(MEMORY_MIB) * 1024, "{name} has too much memory");
     }
     assert_eq!(MEMORY_MIB, 256);
