@@ -27,6 +27,7 @@ const EDGES: &[(&str, &str, Kind, &[&str])] = &[
     ("qemu",             "proa-qemu",         Kind::Io,   &[]),
     ("release",          "proa-release",      Kind::Io,   &["proa-update-model"]),
     ("applets",          "proa-applets",      Kind::Io,   &["proa-base", "proa-boot", "proa-etcd-api", "proa-etcd-client", "proa-etcd-server", "proa-fleet-daemon", "proa-fleet-model", "proa-update-disk", "proa-update-engine", "proa-update-model", "proa-update-server"]),
+    ("tests/ports",      "proa-test-ports",   Kind::Io,   &[]),
     (".",                "proa",              Kind::Io,   &["proa-applets"]),
 ];
 

@@ -1,16 +1,32 @@
 //! Servers under measurement: one or three members of one product, as processes.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use proa_etcd_client::Client;
 use proa_etcd_client::api::etcdserverpb::PutRequest;
+use proa_test_ports::free_url;
 
 /// Longest wait for a cluster to take its first write.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Busy machines are no place to measure; a build alone is a load of two.
+pub const MOST_LOAD: f64 = 0.7;
+
+/// What the machine did in the last minute, in processes that wanted to run.
+pub fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
+}
+
+/// The binary of this build, or what `PROA_BIN` names.
+pub fn ours() -> Product {
+    let program =
+        std::env::var_os("PROA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_proa")), PathBuf::from);
+    Product { name: "proa".to_owned(), command: vec![program.display().to_string(), "etcd".to_owned()] }
+}
 
 /// One product to measure.
 #[derive(Clone)]
@@ -26,7 +42,7 @@ pub struct Servers {
     /// Client URLs, one a member.
     pub urls: Vec<String>,
     processes: Vec<Child>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What the members have used together.
@@ -39,8 +55,9 @@ pub struct Usage {
 }
 
 impl Servers {
-    /// Starts `size` members below `root` and waits until a write is taken.
-    pub async fn start(product: &Product, size: usize, root: &Path) -> Self {
+    /// Starts `size` members below `root`, with `words` after the flags that all have,
+    /// and waits until a write is taken.
+    pub async fn start(product: &Product, size: usize, root: &Path, words: &[String]) -> Self {
         let folder = tempfile::tempdir_in(root).expect("a folder for the data");
         let clients: Vec<String> = (0..size).map(|_| free_url()).collect();
         let peers: Vec<String> = (0..size).map(|_| free_url()).collect();
@@ -57,8 +74,7 @@ impl Servers {
                 .arg(format!("--listen-peer-urls={}", peers[number]))
                 .arg(format!("--initial-advertise-peer-urls={}", peers[number]))
                 .arg(format!("--initial-cluster={}", cluster.join(",")))
-                // Both products keep all history here, and may grow.
-                .arg("--quota-backend-bytes=8589934592")
+                .args(words)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log)
@@ -66,7 +82,7 @@ impl Servers {
                 .expect("the product starts")
         };
         let processes = (0..size).map(start).collect();
-        let servers = Self { urls: clients, processes, _folder: folder };
+        let servers = Self { urls: clients, processes, folder };
         servers.wait().await;
         servers
     }
@@ -92,6 +108,24 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// Bytes of all files of all members.
+    pub fn data_bytes(&self) -> u64 {
+        file_bytes(self.folder.path())
+    }
+}
+
+fn file_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => file_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        // Files come and go while they are merged.
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
 impl Drop for Servers {
     fn drop(&mut self) {
         for process in &mut self.processes {
@@ -100,11 +134,6 @@ impl Drop for Servers {
             let _ = process.wait();
         }
     }
-}
-
-fn free_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("a bound port has an address"))
 }
 
 /// Source: proc(5), `/proc/PID/stat` fields 14 and 15 and `VmRSS` of `status`.

@@ -7,14 +7,11 @@
 mod load;
 mod server;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use load::{Until, Work};
-use server::{Product, Servers};
+use server::{MOST_LOAD, Product, Servers, load_average, ours};
 
-/// Busy machines are no place to measure; a build alone is a load of two.
-const MOST_LOAD: f64 = 0.7;
 /// Unique keys of the memory measurement.
 const MANY_KEYS: u64 = 1_000_000;
 
@@ -33,6 +30,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "put, 256 clients, 3 members", members: 3, clients: 256, work: Work::Put },
     Scenario { name: "get, 256 clients, 3 members", members: 3, clients: 256, work: Work::Get },
 ];
+
+/// All history is kept here, and may grow.
+const ROOM: &str = "--quota-backend-bytes=8589934592";
 
 struct Options {
     rounds: usize,
@@ -74,7 +74,7 @@ fn options() -> Result<Options, String> {
         only: None,
         memory: true,
         even_if_busy: false,
-        products: vec![proa()],
+        products: vec![ours()],
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -107,17 +107,6 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-fn proa() -> Product {
-    let program =
-        std::env::var_os("PROA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_proa")), PathBuf::from);
-    Product { name: "proa".to_owned(), command: vec![program.display().to_string(), "etcd".to_owned()] }
-}
-
-fn load_average() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
-}
-
 async fn measure(options: &Options) {
     let root = std::env::temp_dir();
     let is_wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
@@ -129,7 +118,7 @@ async fn measure(options: &Options) {
         let mut figures: Vec<Figures> = options.products.iter().map(|_| Figures::default()).collect();
         for _ in 0..options.rounds {
             for (product, figures) in options.products.iter().zip(&mut figures) {
-                let servers = Servers::start(product, scenario.members, &root).await;
+                let servers = Servers::start(product, scenario.members, &root, &[ROOM.to_owned()]).await;
                 round(&servers, scenario, Duration::from_secs(options.seconds), figures).await;
             }
         }
@@ -177,7 +166,7 @@ fn print(scenario: &Scenario, products: &[Product], figures: &[Figures]) {
 async fn memory(name: &str, products: &[Product], root: &std::path::Path) {
     let mut rows = Vec::new();
     for product in products {
-        let servers = Servers::start(product, 1, root).await;
+        let servers = Servers::start(product, 1, root, &[ROOM.to_owned()]).await;
         let measured = load::run(&servers.urls, 256, Work::PutNew, Until::Requests(MANY_KEYS)).await;
         rows.push((product, measured, servers.usage()));
     }

@@ -3,14 +3,13 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use proa_etcd_client::Client;
 use proa_etcd_client::api::etcdserverpb::{PutRequest, StatusRequest};
+pub use proa_test_ports::free_url;
 
 /// Longer than anything takes here on a loaded machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -18,24 +17,6 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The binary under test.
 pub fn proa() -> PathBuf {
     std::env::var_os("PROA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_proa")), PathBuf::from)
-}
-
-/// A loopback URL that nobody listens on, another one at each call.
-///
-/// The port lies below those that the system hands out itself (ip(7),
-/// `ip_local_port_range`, from 32768 on): one of these can be taken between this
-/// call and the member's start. Test programs that run side by side begin far apart.
-pub fn free_url() -> String {
-    const FIRST: u32 = 20_000;
-    const PORTS: u32 = 12_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(499);
-    let free = (0..PORTS).find_map(|_| {
-        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + number % PORTS).unwrap();
-        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
-    });
-    format!("http://127.0.0.1:{}", free.expect("a free port among 12 000"))
 }
 
 /// Waits until `look` finds something; panics with `what` when it never does.

@@ -85,7 +85,8 @@ mod tests {
     use proa_etcd_api::command::{Command, command::Op};
     use proa_etcd_api::etcdserverpb::{PutRequest, RangeRequest};
     use proa_etcd_replica::Founded;
-    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+    use proa_test_ports::free_port;
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
     use std::path::Path;
     use std::time::Instant;
 
@@ -128,8 +129,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_machine_with_an_emptied_disk_takes_its_own_place_again() {
         let folder = tempfile::tempdir().unwrap();
-        let port = |_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let ports: Vec<u16> = (0..3).map(port).collect();
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let machine = |number: usize| format!("{:032x}", number + 1).parse().unwrap();
         let mut founded = Founded::by("test", &(0..3).map(machine).collect(), |_| None);
         for (port, member) in ports.iter().zip(founded.members.values_mut()) {

@@ -13,6 +13,7 @@ use proa_etcd_client::api::etcdserverpb::{
 };
 use proa_etcd_client::api::mvccpb::event::EventType;
 use proa_etcd_client::{Client, Code, Error, Timeouts, Watch, WatchItem, prefix_range};
+use proa_test_ports::free_url;
 use tokio_stream::StreamExt as _;
 
 const ETCD: &str = "/usr/bin/etcd";
@@ -24,11 +25,6 @@ struct Etcd {
     child: Child,
     args: Vec<String>,
     url: String,
-}
-
-fn free_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
 }
 
 fn spawn(args: &[String]) -> Child {

@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, command::Op};
 use proa_etcd_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use proa_etcd_store::{Reply, range};
+use proa_test_ports::free_port;
 use tempfile::TempDir;
 
 use super::*;
@@ -19,10 +20,6 @@ use crate::tls::PeerTls;
 
 /// Generous: the machine that tests may be busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Members that know each other by flags.
 struct Cluster {
@@ -67,7 +64,10 @@ impl Cluster {
     /// while the member runs, what was not flushed missing.
     fn crash(&mut self, at: usize) {
         let image = self.folders[at].path().join("image");
-        copy(&self.configs[at].data_dir, &image);
+        let deadline = Instant::now() + PATIENCE;
+        while !copy_of_one_moment(&self.configs[at].data_dir, &image) {
+            assert!(Instant::now() < deadline, "the files never stood still");
+        }
         self.stop(at);
         std::fs::remove_dir_all(&self.configs[at].data_dir).unwrap();
         std::fs::rename(image, &self.configs[at].data_dir).unwrap();
@@ -93,17 +93,33 @@ impl Drop for Cluster {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for item in std::fs::read_dir(from).unwrap() {
-        let path = item.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
+/// Copies the folder of a member that runs; false when files came, grew or went
+/// meanwhile, for then the copy is of no one moment.
+fn copy_of_one_moment(from: &Path, to: &Path) -> bool {
+    let _ = std::fs::remove_dir_all(to);
+    let before = files(from);
+    let copied = before.iter().flatten().try_for_each(|(path, _)| {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap())?;
+        std::fs::copy(path, target).map(drop)
+    });
+    before.is_some() && copied.is_ok() && before == files(from)
+}
+
+/// All files below a folder, with their lengths and times of change; none when one
+/// went while they were listed.
+fn files(folder: &Path) -> Option<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).ok()? {
+        let path = entry.ok()?.path();
+        let metadata = path.metadata().ok()?;
+        if metadata.is_dir() {
+            found.extend(files(&path)?);
         } else {
-            std::fs::copy(&path, &target).unwrap();
+            found.insert(path, (metadata.len(), metadata.modified().ok()?));
         }
     }
+    Some(found)
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
