@@ -19,6 +19,7 @@
 //!    `<path>.copy` (what is being sent). Nothing else may use these names.
 
 mod error;
+mod newest;
 mod options;
 mod replace;
 mod storage;
@@ -28,7 +29,7 @@ mod view;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use proa_etcd_store::Writes;
@@ -37,6 +38,7 @@ use rocksdb::{DB, FlushOptions, WriteBatch, WriteOptions, properties};
 
 use crate::metrics::METRICS;
 pub use error::DatabaseError;
+use newest::Newest;
 pub use options::DatabaseOptions;
 pub use replace::{CopiedFile, Staged, describe, received_file, start_receiving, verify};
 pub use storage::{Flushed, Storage, StoredView};
@@ -56,6 +58,10 @@ struct Open {
     db: DB,
     path: PathBuf,
     options: DatabaseOptions,
+    newest: Newest,
+    /// Held while writing, and while a view is taken: so a view has a write in the
+    /// database and in what is known of it, or in neither.
+    writing: Mutex<()>,
 }
 
 /// How large a database is.
@@ -80,7 +86,8 @@ impl Database {
             message: error.into_string(),
         })?;
         let path = path.to_path_buf();
-        Ok(Self { open: Arc::new(Open { db, path, options }) })
+        let newest = Newest::new(options.newest_bytes);
+        Ok(Self { open: Arc::new(Open { db, path, options, newest, writing: Mutex::default() }) })
     }
 
     /// Writes all of `writes` or nothing. Readers see it at once; it is durable
@@ -96,9 +103,12 @@ impl Database {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         let begun = Instant::now();
+        let _writing = self.open.writing();
+        let number = self.open.newest.begin_write();
         let written = self.open.db.write_opt(batch, &options);
         METRICS.commit.observe(begun.elapsed());
         self.open.survive("write to", written);
+        self.open.newest.written(writes, number);
     }
 
     /// What the database holds at this instant, for as long as it is read.
@@ -186,6 +196,10 @@ impl std::fmt::Debug for Database {
 }
 
 impl Open {
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn size(&self) -> Size {
         let number = |name| self.survive("measure", self.db.property_int_value(name)).unwrap_or(0);
         let in_memory_bytes = number(properties::CUR_SIZE_ALL_MEM_TABLES);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proa_etcd_store::View;
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
 
-use super::options::is_one_key;
+use super::options::{is_one_key, versions_prefix};
 use super::{Open, Size};
 
 type Iter<'a> = DBRawIteratorWithThreadMode<'a, DB>;
@@ -20,6 +20,8 @@ pub struct DatabaseView {
 /// Fields are dropped in this order: the snapshot before what it points into.
 struct State {
     snapshot: SnapshotWithThreadMode<'static, DB>,
+    /// The last write that it has.
+    write: u64,
     open: Arc<Open>,
 }
 
@@ -30,8 +32,12 @@ impl DatabaseView {
         // mutable, so it does not move; `State` keeps that `Arc` and drops it
         // after the snapshot. The 'static is never handed out: iterators borrow
         // from `&self`.
-        let snapshot = SnapshotWithThreadMode::new(unsafe { &*db });
-        Self { state: Arc::new(State { snapshot, open }) }
+        let db = unsafe { &*db };
+        let (snapshot, write) = {
+            let _writing = open.writing();
+            (SnapshotWithThreadMode::new(db), open.newest.last_write())
+        };
+        Self { state: Arc::new(State { snapshot, write, open }) }
     }
 
     /// How large the database is now, not at the view's instant; cheap.
@@ -91,10 +97,19 @@ impl View for DatabaseView {
         if from >= end {
             return None;
         }
+        let State { open, write, .. } = &*self.state;
+        // All versions of one key, from the newest on.
+        let is_newest =
+            from.len() == end.len() && versions_prefix(from) == Some(from) && is_one_key(from, end);
+        if is_newest && let Some(known) = open.newest.get(from, *write) {
+            return Some(known);
+        }
         let iter = self.seek(from, end);
         let found = iter.key().map(|key| entry(key, &iter));
-        if found.is_none() {
-            self.state.open.survive("read", iter.status());
+        match &found {
+            Some(found) if is_newest => open.newest.found(from, found, *write),
+            Some(_) => {}
+            None => open.survive("read", iter.status()),
         }
         found
     }
