@@ -18,7 +18,7 @@ packages=(
     # the bus that tests meet the daemons on
     dbus-daemon
     # what the tests compare with
-    etcd-client etcd-server file gdisk
+    cgpt etcd-client etcd-server file gdisk
     # the networks of the clients that the tests run
     iproute2 util-linux protobuf-compiler libprotobuf-dev
 )

@@ -373,7 +373,10 @@ impl Table {
     pub fn repair(&self) -> Result<Vec<Step>, Fault> {
         match self.damage() {
             None => Ok(Vec::new()),
-            Some((place, _)) => self.write_copy(place, &self.relied.entries),
+            Some((place, _)) => {
+                let [entries, header] = self.write_copy(place, &self.relied.entries)?;
+                Ok(vec![entries, header, Step::Sync])
+            }
         }
     }
 
@@ -383,6 +386,12 @@ impl Table {
     /// The copy that counts is written last and only once the other is sound
     /// on the medium: the backup first, then the primary, unless the primary
     /// is the damaged one.
+    ///
+    /// gdisk holds the entries of both copies against the primary header, as long as
+    /// that is sound, and goes on with garbage when neither fits. So the primary
+    /// header is on the medium as long as the sound copy's entries are its own: it
+    /// goes before its entries when the backup is new already, and behind them when
+    /// the backup is still the old one. That costs one flush more.
     ///
     /// # Errors
     /// [`Fault::DoesNotFit`] when a number is not in the table or the other
@@ -397,16 +406,21 @@ impl Table {
             let at = (number - 1) as usize * header.entry_bytes() as usize + ATTRIBUTES_AT;
             entries[at..at + 8].copy_from_slice(&bits.to_le_bytes());
         }
-        let (first, last) = match self.relied_place {
-            Place::Primary => (Place::Backup, Place::Primary),
-            Place::Backup => (Place::Primary, Place::Backup),
-        };
-        let mut steps = self.write_copy(first, &entries)?;
-        steps.extend(self.write_copy(last, &entries)?);
-        Ok(steps)
+        let [backup_entries, backup_header] = self.write_copy(Place::Backup, &entries)?;
+        let [primary_entries, primary_header] = self.write_copy(Place::Primary, &entries)?;
+        let (backup, sync) = ([backup_entries, backup_header, Step::Sync], Step::Sync);
+        Ok(match self.relied_place {
+            Place::Primary => {
+                backup.into_iter().chain([primary_header, sync.clone(), primary_entries, sync]).collect()
+            }
+            Place::Backup => {
+                [primary_entries, sync.clone(), primary_header, sync].into_iter().chain(backup).collect()
+            }
+        })
     }
 
-    fn write_copy(&self, place: Place, entries: &[u8]) -> Result<Vec<Step>, Fault> {
+    /// The writes of one copy: its entries and its header.
+    fn write_copy(&self, place: Place, entries: &[u8]) -> Result<[Step; 2], Fault> {
         let relied = &self.relied.header;
         let backup_lba = match self.relied_place {
             Place::Primary => relied.alternate_lba(),
@@ -428,10 +442,9 @@ impl Table {
         }
         let header = relied.moved(own, alternate, entries_lba, entries);
         let offset = |lba| relied.geometry.offset(lba);
-        Ok(vec![
+        Ok([
             Step::Write { offset: offset(entries_lba), bytes: entries.to_vec() },
             Step::Write { offset: offset(own), bytes: header.sector },
-            Step::Sync,
         ])
     }
 }

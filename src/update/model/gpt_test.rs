@@ -177,7 +177,7 @@ proptest! {
     fn unsynced_sectors_may_land_in_any_order(
         damage in 0usize..6,
         bits in any::<[u64; 2]>(),
-        window in 0usize..2,
+        window in 0usize..3,
         landed in proptest::collection::vec(any::<bool>(), 33),
     ) {
         let (name, disk) = damaged_disks().swap_remove(damage);
