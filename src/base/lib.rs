@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod cmdline;
+pub mod dns;
 pub mod duration;
 pub mod file;
 pub mod flags;

@@ -12,6 +12,7 @@ mod login;
 mod pb;
 mod queue;
 mod route;
+pub mod srv;
 pub mod tls;
 mod watch;
 
