@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod etcd;
+mod pki;
 mod process;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use etcd::{Cluster, free_url, wait_for};
+use etcd::{Cluster, free_url, proa, wait_for};
+use pki::Ca;
 use process::{Process, etcdctl, spawn};
 
 fn address(url: &str) -> &str {
@@ -86,6 +91,117 @@ fn members_find_each_other_by_a_token_of_the_v3_api() {
     etcdctl(url, &[], &["put", "/_etcd/registry/demo/_config/size", "3"]).unwrap();
     let flags = ["--discovery-token=demo".to_owned(), format!("--discovery-endpoints={url}")];
     found_by_token(folder.path(), &flags);
+}
+
+#[test]
+fn a_registry_that_asks_who_comes_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Cluster::start(1, &[]);
+    let url = &registry.members[0].client_url;
+    etcdctl(url, &[], &["put", "/_etcd/registry/demo/_config/size", "3"]).unwrap();
+    for words in
+        [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+    {
+        etcdctl(url, &[], words).unwrap();
+    }
+    let flags = ["--discovery-token=demo".to_owned(), format!("--discovery-endpoints={url}")];
+    let who = ["--discovery-user=root".to_owned(), "--discovery-password=secret".to_owned()];
+    found_by_token(folder.path(), &[&flags[..], &who].concat());
+    // Both in one word, and wrong.
+    let wrong = [&flags[..], &["--discovery-user=root:guess".to_owned()]].concat();
+    let mut member = Process::start(folder.path(), "m", &registering(&free_url(), &free_url(), &wrong));
+    let status = wait_for("the refusal", || member.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    let log = fs::read_to_string(folder.path().join("m.log")).unwrap();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.starts_with("etcd: discovery: ") && last.contains("invalid user ID or password"), "{log}");
+}
+
+/// An HTTP proxy that counts its connections: one that is told whom to ask, and
+/// one that carries bytes.
+fn http_proxy() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let used = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&used);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::thread::spawn(move || carry(client.unwrap()));
+        }
+    });
+    (url, used)
+}
+
+/// One connection. Whatever breaks it, who asks will notice.
+fn carry(mut client: TcpStream) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.extend(byte);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let (method, rest) = head.split_once(' ')?;
+    let mut server = if method == "CONNECT" {
+        let server = TcpStream::connect(rest.split_once(' ')?.0).ok()?;
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+        server
+    } else {
+        let (at, path) = rest.strip_prefix("http://")?.split_once('/')?;
+        let mut server = TcpStream::connect(at).ok()?;
+        server.write_all(format!("{method} /{path}").as_bytes()).ok()?;
+        server
+    };
+    let (mut from, mut to) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    std::io::copy(&mut server, &mut client).ok()?;
+    client.shutdown(std::net::Shutdown::Both).ok()
+}
+
+#[test]
+fn a_token_is_asked_for_through_a_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new(folder.path(), "ca");
+    let files = ca.sign("registry", 1);
+    let (plain, encrypted) = (free_url(), free_url().replacen("http", "https", 1));
+    let flags = [
+        format!("--listen-client-urls={plain},{encrypted}"),
+        format!("--advertise-client-urls={plain}"),
+        format!("--listen-peer-urls={}", free_url()),
+        format!("--cert-file={}", files.certificate.display()),
+        format!("--key-file={}", files.key.display()),
+    ];
+    let _registry = Process::start(folder.path(), "registry", &flags);
+    for (token, base) in [("plain", &plain), ("encrypted", &encrypted)] {
+        let mut set = Command::new(proa());
+        set.args(["etcdctl", "--endpoints", &plain, "--no-sync", "set"]).env("ETCDCTL_API", "2");
+        set.args([&format!("/_etcd/registry/{token}/_config/size"), "1"]);
+        wait_for("the registry", || set.output().unwrap().status.success().then_some(()));
+        let (proxy, used) = http_proxy();
+        let url = free_url();
+        let flags = [
+            format!("--discovery={base}/v2/keys/_etcd/registry/{token}"),
+            format!("--discovery-proxy={proxy}"),
+        ];
+        let mut flags = registering(&url, &free_url(), &flags);
+        flags.extend([
+            format!("--name={token}"),
+            format!("--data-dir={}", folder.path().join(token).display()),
+        ]);
+        let _member = Process(
+            Command::new(proa())
+                .arg("etcd")
+                .args(&flags)
+                .env_clear()
+                .env("SSL_CERT_FILE", ca.path())
+                .stderr(fs::File::create(folder.path().join(format!("{token}.log"))).unwrap())
+                .spawn()
+                .unwrap(),
+        );
+        wait_for("a member of its own", || etcdctl(&url, &[], &["put", "k", "v"]).ok());
+        assert!(used.load(Ordering::Relaxed) >= 4, "each question goes through the proxy");
+    }
 }
 
 #[test]

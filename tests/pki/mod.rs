@@ -56,8 +56,17 @@ impl Ca {
     }
 
     pub fn sign_until(&self, name: &str, serial: u64, end: SystemTime) -> Files {
-        let mut params =
-            CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        self.sign_for(&["127.0.0.1", "localhost"], name, serial, end)
+    }
+
+    /// A certificate for other hosts.
+    pub fn sign_hosts(&self, hosts: &[&str], name: &str, serial: u64) -> Files {
+        self.sign_for(hosts, name, serial, SystemTime::now() + DAY)
+    }
+
+    fn sign_for(&self, hosts: &[&str], name: &str, serial: u64, end: SystemTime) -> Files {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages =

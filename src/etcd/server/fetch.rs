@@ -8,6 +8,7 @@ use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use proa_etcd_client::tls::{ClientTls, Stream, TlsFiles};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -15,6 +16,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest answer: a discovery service's list of nine members takes a few KiB.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// Longest answer of a proxy to CONNECT: a status and a few headers.
+const MAX_HEAD_BYTES: usize = 8 << 10;
 
 /// An answer.
 #[derive(Debug)]
@@ -25,16 +28,22 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Asks once. An `https` URL must have a certificate that the system trusts.
+/// Asks once, if there is a `proxy` (`http://HOST:PORT`) through it. An `https` URL
+/// must have a certificate that the system trusts.
 ///
 /// # Errors
 /// A URL that is none, and whatever goes wrong on the way.
-pub async fn fetch(method: Method, url: &str, form: Option<String>) -> io::Result<Answer> {
+pub async fn fetch(
+    method: Method,
+    url: &str,
+    form: Option<String>,
+    proxy: Option<&str>,
+) -> io::Result<Answer> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", PATIENCE.as_secs()));
-    timeout(PATIENCE, ask(method, url, form)).await.map_err(late)?
+    timeout(PATIENCE, ask(method, url, form, proxy)).await.map_err(late)?
 }
 
-async fn ask(method: Method, url: &str, form: Option<String>) -> io::Result<Answer> {
+async fn ask(method: Method, url: &str, form: Option<String>, proxy: Option<&str>) -> io::Result<Answer> {
     let bad = || io::Error::new(io::ErrorKind::InvalidInput, format!("{url:?} is no http or https URL"));
     let uri: Uri = url.parse().map_err(|_| bad())?;
     let host = uri.host().ok_or_else(bad)?.to_owned();
@@ -44,8 +53,16 @@ async fn ask(method: Method, url: &str, form: Option<String>) -> io::Result<Answ
         Some(_) | None => return Err(bad()),
     };
     let authority = format!("{host}:{}", uri.port_u16().unwrap_or(default_port));
-    let stream = TcpStream::connect(&authority).await?;
-    let stream = if default_port == 443 {
+    let is_encrypted = default_port == 443;
+    let stream = match proxy {
+        None => TcpStream::connect(&authority).await?,
+        Some(proxy) => {
+            let at = crate::peer::authority(proxy).map_err(io::Error::other)?;
+            let stream = TcpStream::connect(at).await?;
+            if is_encrypted { tunnel(stream, &authority).await? } else { stream }
+        }
+    };
+    let stream = if is_encrypted {
         let files = TlsFiles { protocols: vec![b"http/1.1".to_vec()], ..TlsFiles::default() };
         ClientTls::new(files).map_err(io::Error::other)?.connect(&authority, stream).await?
     } else {
@@ -60,7 +77,9 @@ async fn ask(method: Method, url: &str, form: Option<String>) -> io::Result<Answ
         }
     });
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, &authority);
+    // A proxy must hear whom to ask, unless it only carries bytes.
+    let target = if proxy.is_some() && !is_encrypted { url } else { path };
+    let mut request = Request::builder().method(method).uri(target).header(header::HOST, &authority);
     if form.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
     }
@@ -68,6 +87,26 @@ async fn ask(method: Method, url: &str, form: Option<String>) -> io::Result<Answ
     let (head, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(io::Error::other)?;
     Ok(Answer { status: head.status, body: body.to_bytes() })
+}
+
+/// Has a proxy connect `stream` to `authority`. Source: RFC 9110, 9.3.6.
+async fn tunnel(mut stream: TcpStream, authority: &str) -> io::Result<TcpStream> {
+    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    // What comes behind the head belongs to the other end: byte by byte up to it.
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == MAX_HEAD_BYTES {
+            return Err(io::Error::other("the proxy's answer does not end"));
+        }
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head);
+    let status = head.lines().next().unwrap_or_default();
+    match status.split_whitespace().nth(1) {
+        Some(code) if code.starts_with('2') => Ok(stream),
+        Some(_) | None => Err(io::Error::other(format!("the proxy answers {status:?}"))),
+    }
 }
 
 /// `text` as a value of a form or a query.

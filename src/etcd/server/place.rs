@@ -7,8 +7,10 @@ use proa_etcd_client::tls::ClientTls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::{Cluster, Config, Fallback, Registration, Start};
-use crate::discovery::{DiscoveryError, Full, Myself, Registry, V3Registry, discover};
+use crate::config::{Cluster, Config, Fallback, Registration, SrvDomain, SrvRole, Start};
+use crate::discovery::{
+    DiscoveryError, Full, Myself, Registry, V2Registry, V3Registry, discover, find_members, find_others,
+};
 use crate::lan::{self, Discovered, LanConfig};
 use crate::node::{Bootstrap, is_member};
 use crate::run::{RunError, tell_systemd};
@@ -89,25 +91,52 @@ pub(crate) async fn find(
         });
     }
     match &config.start {
-        Start::Join(cluster) => {
-            let others = cluster.0.iter().filter(|(name, _)| **name != config.name);
-            let others = others.flat_map(|(_, urls)| urls.clone()).collect();
-            Ok(Place::Member(Bootstrap::Join { others }))
-        }
-        Start::New(cluster) => {
-            Ok(Place::Member(Bootstrap::New { token: config.token.clone(), members: cluster.0.clone() }))
-        }
+        Start::Join(cluster) => Ok(join(config, cluster)),
+        Start::New(cluster) => Ok(new(config, cluster)),
         Start::Discover(_) => Ok(Place::Member(Bootstrap::Existing)),
         Start::Proxy { peer_urls, refresh } => {
             tell_systemd();
             Ok(Place::Standby(relay::follow(peer_urls.clone(), peer_tls, *refresh).into()))
         }
-        Start::Register { .. } if is_member(&config.data_dir) => Ok(Place::Member(Bootstrap::Existing)),
+        Start::Srv { role: SrvRole::First | SrvRole::Joins, .. } | Start::Register { .. }
+            if is_member(&config.data_dir) =>
+        {
+            Ok(Place::Member(Bootstrap::Existing))
+        }
+        Start::Srv { at, role } => by_records(config, at, *role, peer_tls).await,
         Start::Register { at, fallback } => {
             tell_systemd();
             register(config, at, *fallback, peer_tls).await
         }
     }
+}
+
+fn new(config: &Config, cluster: &Cluster) -> Place {
+    Place::Member(Bootstrap::New { token: config.token.clone(), members: cluster.0.clone() })
+}
+
+fn join(config: &Config, cluster: &Cluster) -> Place {
+    let others = cluster.0.iter().filter(|(name, _)| **name != config.name);
+    Place::Member(Bootstrap::Join { others: others.flat_map(|(_, urls)| urls.clone()).collect() })
+}
+
+async fn by_records(
+    config: &Config,
+    at: &SrvDomain,
+    role: SrvRole,
+    peer_tls: Option<ClientTls>,
+) -> Result<Place, RunError> {
+    let members = find_members(at, &config.name, &config.advertise_peer_urls);
+    Ok(match role {
+        SrvRole::First => new(config, &members.await?),
+        SrvRole::Joins => join(config, &members.await?),
+        SrvRole::Proxy { refresh } => {
+            let Cluster(members) = find_others(at, &config.name).await?;
+            tell_systemd();
+            let peer_urls = members.into_values().flatten().collect();
+            Place::Standby(relay::follow(peer_urls, peer_tls, refresh).into())
+        }
+    })
 }
 
 async fn register(
@@ -117,9 +146,11 @@ async fn register(
     peer_tls: Option<ClientTls>,
 ) -> Result<Place, RunError> {
     let (registry, token) = match at {
-        Registration::V2(url) => (Registry::V2(url.clone()), url.clone()),
+        Registration::V2 { url, proxy } => {
+            (Registry::V2(V2Registry { url: url.clone(), proxy: proxy.clone() }), url.clone())
+        }
         Registration::V3(v3) => {
-            let registry = V3Registry::new(&v3.endpoints, v3.timeouts, v3.tls.clone(), &v3.token)?;
+            let registry = V3Registry::new(v3)?;
             (Registry::V3(registry), v3.token.clone())
         }
     };

@@ -1,13 +1,15 @@
 //! Passing connections on to members: for machines that are none, and for
 //! `etcd gateway`. TLS goes through untouched, from the client to the member.
 
+mod records;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use proa_base::settings::{Program, checks, setting, switch};
+use proa_base::settings::{Program, Settings, checks, setting, switch};
 use proa_etcd_client::tls::ClientTls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -15,7 +17,9 @@ use tokio::time::timeout;
 
 use crate::config::url;
 use crate::peer::{authority, question};
+use crate::settings::{domain, label};
 use crate::tls::Listen;
+use records::Records;
 
 /// Connections passed on at a time.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -27,6 +31,14 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 /// When descriptors run out, accepting again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Who is passed on to first.
+struct Rules {
+    /// How long a member that takes no connection is asked last.
+    retry_delay: Duration,
+    /// By URL; all others come first.
+    priorities: BTreeMap<String, u16>,
+}
+
 /// Which members took no connection, and when.
 #[derive(Default)]
 struct Lost(Mutex<BTreeMap<String, Instant>>);
@@ -37,21 +49,20 @@ impl Lost {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `urls` from the `turn`th on, lost ones last: when nobody else is left
-    /// they are tried all the same.
-    fn order(&self, mut urls: Vec<String>, turn: usize, now: Instant, delay: Duration) -> Vec<String> {
+    /// `urls` from the `turn`th on, those of the lowest priority first and lost
+    /// ones last: when nobody else is left they are tried all the same.
+    fn order(&self, mut urls: Vec<String>, turn: usize, now: Instant, rules: &Rules) -> Vec<String> {
         let shift = turn % urls.len().max(1);
         urls.rotate_left(shift);
         let mut lost = self.lock();
-        lost.retain(|url, at| urls.contains(url) && now.saturating_duration_since(*at) < delay);
-        urls.sort_by_key(|url| lost.contains_key(url));
+        lost.retain(|url, at| urls.contains(url) && now.saturating_duration_since(*at) < rules.retry_delay);
+        urls.sort_by_key(|url| (lost.contains_key(url), rules.priorities.get(url)));
         urls
     }
 }
 
-/// Passes every connection on to one of `urls`, in turn; a member that takes
-/// none is left alone for `retry_delay`.
-pub async fn run(listener: &TcpListener, urls: watch::Receiver<Vec<String>>, retry_delay: Duration) {
+/// Passes every connection on to one of `urls`, in turn and by `rules`.
+async fn run(listener: &TcpListener, urls: watch::Receiver<Vec<String>>, rules: &Rules) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let lost = Arc::new(Lost::default());
     let mut turn = 0_usize;
@@ -63,7 +74,7 @@ pub async fn run(listener: &TcpListener, urls: watch::Receiver<Vec<String>>, ret
         };
         turn = turn.wrapping_add(1);
         let known = urls.borrow().clone();
-        let order = lost.order(known, turn, Instant::now(), retry_delay);
+        let order = lost.order(known, turn, Instant::now(), rules);
         let lost = Arc::clone(&lost);
         tokio::spawn(async move {
             pass_on(client, &order, &lost).await;
@@ -72,9 +83,10 @@ pub async fn run(listener: &TcpListener, urls: watch::Receiver<Vec<String>>, ret
     }
 }
 
-/// As [`run`], with the usual delay.
+/// Passes every connection on to one of `urls`, in turn; a member that takes
+/// none is left alone for a while.
 pub async fn standby(listener: &TcpListener, urls: watch::Receiver<Vec<String>>) {
-    run(listener, urls, RETRY_DELAY).await;
+    run(listener, urls, &Rules { retry_delay: RETRY_DELAY, priorities: BTreeMap::new() }).await;
 }
 
 async fn pass_on(mut client: TcpStream, urls: &[String], lost: &Lost) {
@@ -162,16 +174,22 @@ pub const GATEWAY: Program = Program {
             "how long a member that takes no connection is left alone",
             checks::duration,
         ),
-        setting("trusted-ca-file", "", "accepted, without effect: TLS goes through", checks::any),
-        switch("insecure-discovery", "false", "accepted, without effect", checks::boolean),
-        setting("discovery-srv", "", "not supported: give --endpoints", leave_out),
-        setting("discovery-srv-name", "", "not supported: give --endpoints", leave_out),
+        setting(
+            "discovery-srv",
+            "",
+            "pass on to the members that the SRV records _etcd-client[-ssl]._tcp of this domain name",
+            domain,
+        ),
+        setting("discovery-srv-name", "", "by _etcd-client[-ssl]-NAME._tcp instead", label),
+        setting(
+            "trusted-ca-file",
+            "",
+            "members found by records must show a certificate of these CAs for the domain",
+            checks::any,
+        ),
+        switch("insecure-discovery", "false", "or need not", checks::boolean),
     ],
 };
-
-fn leave_out(value: &str) -> Result<(), String> {
-    if value.is_empty() { Ok(()) } else { Err("not supported, leave it out".to_owned()) }
-}
 
 /// An endpoint is a URL, or a host and a port.
 fn endpoint(text: &str) -> Result<String, String> {
@@ -215,18 +233,17 @@ pub fn gateway(args: &[String]) -> ExitCode {
         Err(error) => return proa_base::cli::fail("etcd gateway", &error),
     };
     proa_base::log::start("info");
-    let urls = settings.list("endpoints").iter().filter_map(|text| endpoint(text).ok()).collect();
-    let address = settings.get("listen-addr").replacen("localhost", "127.0.0.1", 1);
-    let delay = proa_base::duration::parse(settings.get("retry-delay")).unwrap_or(RETRY_DELAY);
-    match serve(&address, urls, delay) {
+    match serve(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => proa_base::cli::fail("etcd gateway", &error),
     }
 }
 
-fn serve(address: &str, urls: Vec<String>, delay: Duration) -> std::io::Result<()> {
+fn serve(settings: &Settings) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let (urls, rules) = targets(settings).await.map_err(std::io::Error::other)?;
+        let address = settings.get("listen-addr").replacen("localhost", "127.0.0.1", 1);
         let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
         let named = |error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("listen tcp {address}: {error}"))
@@ -236,11 +253,36 @@ fn serve(address: &str, urls: Vec<String>, delay: Duration) -> std::io::Result<(
         let (_keep, urls) = watch::channel(urls);
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
-            () = run(&listener, urls, delay) => Ok(()),
+            () = run(&listener, urls, &rules) => Ok(()),
             _ = terminate.recv() => Ok(()),
             interrupted = tokio::signal::ctrl_c() => interrupted,
         }
     })
+}
+
+/// Who is passed on to. Source: etcd's `startGateway`, which turns to
+/// `--endpoints` when no member that was found is good.
+async fn targets(settings: &Settings) -> Result<(Vec<String>, Rules), String> {
+    let records = Records {
+        domain: settings.get("discovery-srv").to_owned(),
+        suffix: settings.get("discovery-srv-name").to_owned(),
+        trusted_ca: Some(settings.get("trusted-ca-file")).filter(|path| !path.is_empty()).map(Into::into),
+        takes_all: settings.is_on("insecure-discovery"),
+    };
+    let (found, rejected) = match records.domain.as_str() {
+        "" => (Vec::new(), Vec::new()),
+        _ => records::find(&records).await?,
+    };
+    for why in &rejected {
+        tracing::warn!("gateway: not passing connections on to a discovered endpoint: {why}");
+    }
+    let mut urls: Vec<String> = found.iter().map(|endpoint| endpoint.url.clone()).collect();
+    if urls.is_empty() {
+        urls = settings.list("endpoints").iter().filter_map(|text| endpoint(text).ok()).collect();
+    }
+    let retry_delay = proa_base::duration::parse(settings.get("retry-delay")).unwrap_or(RETRY_DELAY);
+    let priorities = found.into_iter().map(|endpoint| (endpoint.url, endpoint.priority)).collect();
+    Ok((urls, Rules { retry_delay, priorities }))
 }
 
 #[cfg(test)]
@@ -255,12 +297,16 @@ mod tests {
         let urls: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
         let now = Instant::now();
         let delay = Duration::from_secs(60);
-        let order = |turn, now| lost.order(urls.clone(), turn, now, delay).concat();
+        let mut rules = Rules { retry_delay: delay, priorities: BTreeMap::new() };
+        let order = |turn, now| lost.order(urls.clone(), turn, now, &rules).concat();
         assert_eq!((order(0, now), order(1, now), order(5, now)), ("abc".into(), "bca".into(), "cab".into()));
         lost.lock().insert("a".to_owned(), now);
         assert_eq!((order(0, now), order(2, now)), ("bca".into(), "cba".into()));
         assert_eq!(order(0, now + delay), "abc");
-        assert!(lost.order(Vec::new(), 3, now, delay).is_empty());
+        assert!(lost.order(Vec::new(), 3, now, &rules).is_empty());
+        rules.priorities = [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 1)].into();
+        let order = |turn| lost.order(urls.clone(), turn, now + delay, &rules).concat();
+        assert_eq!((order(0), order(1)), ("acb".to_owned(), "cab".to_owned()));
     }
 
     #[tokio::test]

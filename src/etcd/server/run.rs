@@ -325,12 +325,17 @@ async fn tell_when_ready(config: Config, node: Node) {
 }
 
 fn node_config(config: &Config, peer_tls: PeerTls, bootstrap: Bootstrap) -> NodeConfig {
+    // Found by records, members know each other by the records' hosts.
+    let advertise_peer_urls = match (&config.start, &bootstrap) {
+        (Start::Srv { .. }, Bootstrap::New { members, .. }) => members.get(&config.name),
+        (_, _) => None,
+    };
     NodeConfig {
+        advertise_peer_urls: advertise_peer_urls.unwrap_or(&config.advertise_peer_urls).clone(),
         data_dir: config.data_dir.clone(),
         name: config.name.clone(),
         listen_peers: config.listen_peers.clone(),
         peer_tls,
-        advertise_peer_urls: config.advertise_peer_urls.clone(),
         advertise_client_urls: config.advertise_client_urls.clone(),
         bootstrap,
         heartbeat_ms: config.heartbeat_ms,

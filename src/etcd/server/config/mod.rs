@@ -13,7 +13,7 @@ use proa_base::settings::{Settings, Source};
 use crate::auth::{AuthConfig, TokenKind};
 use crate::metrics::Detail;
 use crate::tls::Listen;
-pub use start::{Cluster, Discovery, Fallback, Registration, Start, V3Token};
+pub use start::{Cluster, Discovery, Fallback, Registration, SrvDomain, SrvRole, Start, V3Token};
 pub use tls::{PeerPlan, ServerPlan};
 
 /// Space for data when `--quota-backend-bytes` is 0. Source: etcd's `DefaultQuotaBytes`.

@@ -74,6 +74,13 @@ pub enum Start {
         /// What to be when the cluster has enough members.
         fallback: Fallback,
     },
+    /// By the SRV records of a domain.
+    Srv {
+        /// Which.
+        at: SrvDomain,
+        /// What to be then.
+        role: SrvRole,
+    },
     /// Not at all: clients are passed on to the members at these peer URLs.
     Proxy {
         /// Where members are asked who the members are.
@@ -83,13 +90,41 @@ pub enum Start {
     },
 }
 
+/// `--discovery-srv` and `--discovery-srv-name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SrvDomain {
+    /// The domain below which the records are.
+    pub domain: String,
+    /// What keeps clusters of one domain apart; may be empty.
+    pub suffix: String,
+}
+
+/// What a machine is to the members that it found by their records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SrvRole {
+    /// One of the first.
+    First,
+    /// One that the running cluster has added.
+    Joins,
+    /// None of them: clients are passed on, and members asked again after this long.
+    Proxy {
+        /// Between two times.
+        refresh: Duration,
+    },
+}
+
 /// The store in which the first members register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
     /// `--discovery=https://HOST/PATH/TOKEN`: the v2 API.
-    V2(String),
+    V2 {
+        /// That URL.
+        url: String,
+        /// `--discovery-proxy`: who is asked to ask there.
+        proxy: Option<String>,
+    },
     /// `--discovery-token` at `--discovery-endpoints`: the v3 API.
-    V3(V3Token),
+    V3(Box<V3Token>),
 }
 
 /// A token at a cluster that serves v3.
@@ -99,6 +134,8 @@ pub struct V3Token {
     pub token: String,
     /// The cluster's client URLs.
     pub endpoints: Vec<String>,
+    /// `--discovery-user` and `--discovery-password`.
+    pub login: Option<(String, String)>,
     /// How it is reached, when TLS is spoken.
     pub tls: Option<TlsFiles>,
     /// How long it is waited for.
@@ -120,6 +157,22 @@ pub enum Fallback {
     Exit,
     /// Pass clients on to the members.
     Proxy,
+}
+
+/// Source: etcd's `ErrConflictBootstrapFlags`.
+const CONFLICT: &str = "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+                        \"discovery\" or \"discovery-srv\"";
+
+fn srv(settings: &Settings) -> Result<Option<SrvDomain>, BadConfig> {
+    let at = SrvDomain {
+        domain: settings.get("discovery-srv").to_owned(),
+        suffix: settings.get("discovery-srv-name").to_owned(),
+    };
+    match (at.domain.is_empty(), at.suffix.is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(BadConfig("--discovery-srv-name: needs --discovery-srv".to_owned())),
+        (false, _) => Ok(Some(at)),
+    }
 }
 
 /// The value of `--discovery` when it is about the local network.
@@ -144,12 +197,24 @@ pub(super) fn choose(
         _ => Fallback::Proxy,
     };
     let registration = registration(settings)?;
+    let refresh = || Duration::from_millis(settings.parsed("proxy-refresh-interval"));
+    if let Some(at) = srv(settings)? {
+        let role = match settings.get("initial-cluster-state") {
+            _ if is_proxy => SrvRole::Proxy { refresh: refresh() },
+            "existing" => SrvRole::Joins,
+            _ => SrvRole::First,
+        };
+        return match (lan, registration, given) {
+            (None, None, "") => Ok(Start::Srv { at, role }),
+            (_, _, _) => Err(BadConfig(CONFLICT.to_owned())),
+        };
+    }
     let both = |flag: &str| Err(BadConfig(format!("give {flag} or --initial-cluster, not both")));
     match (lan, registration) {
         (Some(_), Some(_)) => {
             return Err(BadConfig("give --discovery or --discovery-token, not both".to_owned()));
         }
-        (Some(_), None) | (None, Some(Registration::V2(_))) if !given.is_empty() => {
+        (Some(_), None) | (None, Some(Registration::V2 { .. })) if !given.is_empty() => {
             return both("--discovery");
         }
         (None, Some(Registration::V3(_))) if !given.is_empty() => return both("--discovery-token"),
@@ -167,8 +232,7 @@ pub(super) fn choose(
             return Err(BadConfig("--proxy=on: give the members by --initial-cluster".to_owned()));
         }
         let peer_urls = members.into_values().flatten().collect();
-        let refresh = Duration::from_millis(settings.parsed("proxy-refresh-interval"));
-        return Ok(Start::Proxy { peer_urls, refresh });
+        return Ok(Start::Proxy { peer_urls, refresh: refresh() });
     }
     listed(settings, name, peer_urls)
 }
@@ -208,22 +272,39 @@ fn registration(settings: &Settings) -> Result<Option<Registration>, BadConfig> 
     match (url, token) {
         ("", "") => Ok(None),
         (url, "") if url.starts_with("lan://") => Ok(None),
-        (url, "") => Ok(Some(Registration::V2(url.trim_end_matches('/').to_owned()))),
-        ("", token) => Ok(Some(Registration::V3(V3Token {
+        (url, "") => Ok(Some(Registration::V2 {
+            url: url.trim_end_matches('/').to_owned(),
+            proxy: Some(settings.get("discovery-proxy")).filter(|url| !url.is_empty()).map(str::to_owned),
+        })),
+        ("", token) => Ok(Some(Registration::V3(Box::new(V3Token {
             token: token.to_owned(),
             endpoints,
+            login: v3_login(settings)?,
             tls: v3_tls(settings)?,
             timeouts: Timeouts {
                 connect: duration(settings, "discovery-dial-timeout"),
                 request: duration(settings, "discovery-request-timeout"),
             },
-        }))),
+        })))),
         (_, _) => Err(BadConfig("give --discovery or --discovery-token, not both".to_owned())),
     }
 }
 
 fn duration(settings: &Settings, name: &str) -> Duration {
     proa_base::duration::parse(settings.get(name)).unwrap_or_default()
+}
+
+/// `NAME` and a password, or `NAME:PASSWORD`. Nobody is there to be asked for one.
+fn v3_login(settings: &Settings) -> Result<Option<(String, String)>, BadConfig> {
+    let (user, password) = (settings.get("discovery-user"), settings.get("discovery-password"));
+    let needs = |text: &str| Err(BadConfig(text.to_owned()));
+    match (user, password, user.split_once(':')) {
+        ("", "", _) => Ok(None),
+        ("", _, _) => needs("--discovery-password: needs --discovery-user"),
+        (_, "", None | Some((_, ""))) => needs("--discovery-user: needs --discovery-password"),
+        (_, "", Some((name, password))) => Ok(Some((name.to_owned(), password.to_owned()))),
+        (name, password, _) => Ok(Some((name.to_owned(), password.to_owned()))),
+    }
 }
 
 fn v3_tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {

@@ -145,12 +145,15 @@ pub(super) fn peers(
     )?);
     let trusted_ca = file(settings, "peer-trusted-ca-file");
     let is_own = identity.is_none() && settings.is_on(names.auto);
+    // Without CAs of their own members must be the domain's. Source: etcd's
+    // `PeerURLsMapAndToken`.
+    let domain = Some(settings.get("discovery-srv")).filter(|domain| !domain.is_empty());
     let client = (is_own || identity.is_some() || trusted_ca.is_some()).then(|| TlsFiles {
         // Members that signed for themselves cannot know each other's CA.
         trusts_anybody: is_own && trusted_ca.is_none(),
+        server_name: domain.filter(|_| trusted_ca.is_none()).map(str::to_owned),
         trusted_ca,
         identity,
-        server_name: None,
         protocols: Vec::new(),
     });
     Ok(PeerPlan { server, client, shows_own: is_own })

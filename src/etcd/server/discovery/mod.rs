@@ -1,10 +1,14 @@
-//! Finding the first members by a token that all of them were given.
+//! Finding the first members by a token that all of them were given, or by the
+//! SRV records of a domain.
 //!
-//! Everybody registers below the token at a store that all can reach, the first
-//! so many are the members, and each waits until they are there. Any cluster
-//! can be that store: by its v2 API as in etcd 2 and 3, or by v3 as in 3.6.
+//! With a token everybody registers below it at a store that all can reach, the
+//! first so many are the members, and each waits until they are there. Any
+//! cluster can be that store: by its v2 API as in etcd 2 and 3, or by v3 as in
+//! 3.6. Records are read once, as etcd does: who is missing there is told.
 
+mod records;
 mod rules;
+mod srv;
 mod v2;
 mod v3;
 
@@ -13,6 +17,8 @@ use std::time::Duration;
 use crate::config::Cluster;
 pub use rules::{Full, Registered, Registry};
 use rules::{Outcome, decide};
+pub use srv::{find_members, find_others};
+pub use v2::V2Registry;
 pub use v3::V3Registry;
 
 /// Between two looks at the registry.
@@ -42,6 +48,9 @@ pub enum DiscoveryError {
     /// What is registered cannot be used.
     #[error("discovery: {0}")]
     Bad(String),
+    /// The SRV records name no members, or not this one.
+    #[error("error setting up initial cluster: {0}")]
+    Srv(String),
     /// The store of a v3 token cannot be asked at all.
     #[error("discovery: {0}")]
     Client(#[from] proa_etcd_client::Error),

@@ -1,6 +1,6 @@
 //! What follows from what is registered: the same for every kind of registry.
 
-use super::{DiscoveryError, Myself, Trouble, v2, v3::V3Registry};
+use super::{DiscoveryError, Myself, Trouble, v2::V2Registry, v3::V3Registry};
 use crate::config::Cluster;
 
 /// Most members of a cluster that is found this way, as everywhere here.
@@ -24,7 +24,7 @@ pub struct Registered {
 /// Where members register.
 pub enum Registry {
     /// The v2 keys API: `https://HOST/PATH/TOKEN`.
-    V2(String),
+    V2(V2Registry),
     /// The v3 API.
     V3(V3Registry),
 }
@@ -32,14 +32,14 @@ pub enum Registry {
 impl Registry {
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::V2(url) => url,
+            Self::V2(registry) => &registry.url,
             Self::V3(registry) => &registry.name,
         }
     }
 
     pub(super) async fn size(&self) -> Result<usize, Trouble> {
         let (text, at) = match self {
-            Self::V2(url) => (v2::size(url).await?, format!("{url}/_config/size")),
+            Self::V2(registry) => (registry.size().await?, format!("{}/_config/size", registry.url)),
             Self::V3(registry) => (registry.size().await?, registry.size_key()),
         };
         let Some(text) = text else { return Err(DiscoveryError::NoSize { at }.into()) };
@@ -54,14 +54,14 @@ impl Registry {
 
     pub(super) async fn members(&self) -> Result<Vec<Registered>, Trouble> {
         match self {
-            Self::V2(url) => v2::members(url).await,
+            Self::V2(registry) => registry.members().await,
             Self::V3(registry) => registry.members().await,
         }
     }
 
     pub(super) async fn register(&self, myself: &Myself) -> Result<(), Trouble> {
         match self {
-            Self::V2(url) => v2::register(url, myself).await,
+            Self::V2(registry) => registry.register(myself).await,
             Self::V3(registry) => registry.register(myself).await,
         }
     }

@@ -6,25 +6,51 @@ use serde_json::Value;
 use super::{DiscoveryError, Myself, Registered, Trouble};
 use crate::fetch::{Answer, escape, fetch};
 
-/// The text of `_config/size`; `None` when nobody has set it.
-pub(super) async fn size(url: &str) -> Result<Option<String>, Trouble> {
-    let answer = ask(Method::GET, &format!("{url}/_config/size"), None).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok(None);
-    }
-    let answer = json(&answer)?;
-    Ok(answer["node"]["value"].as_str().map(str::to_owned))
+/// A token's URL.
+pub struct V2Registry {
+    /// `https://HOST/PATH/TOKEN`.
+    pub url: String,
+    /// `http://HOST:PORT` of who is to ask there.
+    pub proxy: Option<String>,
 }
 
-/// Everybody below the token; keys that begin with `_` are not listed.
-pub(super) async fn members(url: &str) -> Result<Vec<Registered>, Trouble> {
-    let answer = ask(Method::GET, url, None).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok(Vec::new());
+impl V2Registry {
+    /// The text of `_config/size`; `None` when nobody has set it.
+    pub(super) async fn size(&self) -> Result<Option<String>, Trouble> {
+        let answer = self.ask(Method::GET, "/_config/size", None).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = json(&answer)?;
+        Ok(answer["node"]["value"].as_str().map(str::to_owned))
     }
-    let answer = json(&answer)?;
-    let nodes = answer["node"]["nodes"].as_array().cloned().unwrap_or_default();
-    Ok(nodes.iter().filter_map(registered).collect())
+
+    /// Everybody below the token; keys that begin with `_` are not listed.
+    pub(super) async fn members(&self) -> Result<Vec<Registered>, Trouble> {
+        let answer = self.ask(Method::GET, "", None).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
+        let answer = json(&answer)?;
+        let nodes = answer["node"]["nodes"].as_array().cloned().unwrap_or_default();
+        Ok(nodes.iter().filter_map(registered).collect())
+    }
+
+    /// Creates this member's entry; one that is there already is looked at next.
+    pub(super) async fn register(&self, myself: &Myself) -> Result<(), Trouble> {
+        let path = format!("/{:x}?prevExist=false", myself.id);
+        let answer = self.ask(Method::PUT, &path, Some(format!("value={}", escape(&myself.value)))).await?;
+        if answer.status == StatusCode::PRECONDITION_FAILED {
+            return Ok(());
+        }
+        json(&answer).map(drop)
+    }
+
+    async fn ask(&self, method: Method, path: &str, form: Option<String>) -> Result<Answer, Trouble> {
+        let url = format!("{}{path}", self.url);
+        let answer = fetch(method, &url, form, self.proxy.as_deref()).await;
+        answer.map_err(|error| Trouble::Later(error.to_string()))
+    }
 }
 
 fn registered(node: &Value) -> Option<Registered> {
@@ -34,20 +60,6 @@ fn registered(node: &Value) -> Option<Registered> {
         created: node["createdIndex"].as_u64()?,
         value: node["value"].as_str()?.to_owned(),
     })
-}
-
-/// Creates this member's entry; one that is there already is looked at next.
-pub(super) async fn register(url: &str, myself: &Myself) -> Result<(), Trouble> {
-    let url = format!("{url}/{:x}?prevExist=false", myself.id);
-    let answer = ask(Method::PUT, &url, Some(format!("value={}", escape(&myself.value)))).await?;
-    if answer.status == StatusCode::PRECONDITION_FAILED {
-        return Ok(());
-    }
-    json(&answer).map(drop)
-}
-
-async fn ask(method: Method, url: &str, form: Option<String>) -> Result<Answer, Trouble> {
-    fetch(method, url, form).await.map_err(|error| Trouble::Later(error.to_string()))
 }
 
 fn json(answer: &Answer) -> Result<Value, Trouble> {

@@ -3,9 +3,10 @@
 use proa_etcd_api::etcdserverpb::{
     Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
 };
-use proa_etcd_client::{Client, Error, Timeouts, prefix_range, tls::TlsFiles};
+use proa_etcd_client::{Client, Error, prefix_range};
 
 use super::{DiscoveryError, Myself, Registered, Trouble};
+use crate::config::V3Token;
 
 /// Below this lie the tokens.
 const PREFIX: &str = "/_etcd/registry";
@@ -19,21 +20,20 @@ pub struct V3Registry {
 }
 
 impl V3Registry {
-    /// The registry of `token` at `endpoints`.
+    /// The registry of a token.
     ///
     /// # Errors
     /// Endpoints or files that cannot be used.
-    pub fn new(
-        endpoints: &[String],
-        timeouts: Timeouts,
-        tls: Option<TlsFiles>,
-        token: &str,
-    ) -> Result<Self, DiscoveryError> {
-        let client = match tls {
-            None => Client::with_timeouts(endpoints, timeouts)?,
-            Some(files) => Client::with_tls(endpoints, timeouts, files)?,
+    pub fn new(at: &V3Token) -> Result<Self, DiscoveryError> {
+        let client = match at.tls.clone() {
+            None => Client::with_timeouts(&at.endpoints, at.timeouts)?,
+            Some(files) => Client::with_tls(&at.endpoints, at.timeouts, files)?,
         };
-        Ok(Self { client, token: token.to_owned(), name: endpoints.join(",") })
+        let client = match &at.login {
+            None => client,
+            Some((name, password)) => client.as_user(name, password),
+        };
+        Ok(Self { client, token: at.token.clone(), name: at.endpoints.join(",") })
     }
 
     pub(super) fn size_key(&self) -> String {

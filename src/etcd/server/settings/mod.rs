@@ -14,6 +14,7 @@ mod rules;
 
 use crate::tls::{check_suites, check_version};
 use rules::*;
+pub(crate) use rules::{domain, label};
 
 const UNUSED: &str = "accepted, without effect";
 const REMOVED: &str = "removed in etcd 3: use --trusted-ca-file";
@@ -50,6 +51,24 @@ pub const PROGRAM: Program = Program {
             "find the first members: lan://NAME?size=N on the local network, or by https://HOST/PATH/TOKEN",
             discovery,
         ),
+        setting(
+            "discovery-srv",
+            "",
+            "find the first members by the SRV records _etcd-server[-ssl]._tcp of this domain",
+            domain,
+        ),
+        setting(
+            "discovery-srv-name",
+            "",
+            "by _etcd-server[-ssl]-NAME._tcp instead, where a domain has several clusters",
+            label,
+        ),
+        setting(
+            "discovery-proxy",
+            "",
+            "http://HOST:PORT of an HTTP proxy that --discovery=https://HOST/PATH/TOKEN is asked through",
+            http_proxy,
+        ),
         setting("discovery-fallback", "proxy", "exit or proxy when the cluster is full", fallback),
         setting(
             "discovery-token",
@@ -77,8 +96,8 @@ pub const PROGRAM: Program = Program {
         setting("discovery-cacert", "", "it must have a certificate of these CAs", checks::any),
         setting("discovery-cert", "", "our certificate for it", checks::any),
         setting("discovery-key", "", "the key of --discovery-cert", checks::any),
-        setting("discovery-user", "", "not supported", leave_out),
-        setting("discovery-password", "", "not supported", leave_out),
+        setting("discovery-user", "", "who we are to it: NAME, or NAME:PASSWORD", checks::any),
+        setting("discovery-password", "", "the password of --discovery-user", checks::any),
         setting("heartbeat-interval", "100", "milliseconds between heartbeats", checks::positive),
         setting(
             "election-timeout",
@@ -218,9 +237,6 @@ pub const PROGRAM: Program = Program {
         setting("peer-ca-file", "", REMOVED, leave_out),
         setting("listen-client-http-urls", "", "more URLs where clients are served", urls),
         setting("wal-dir", "", "not supported: the log lies in the data dir", leave_out),
-        setting("discovery-srv", "", "not supported: use --discovery=lan://NAME?size=N", leave_out),
-        setting("discovery-srv-name", "", "not supported", leave_out),
-        setting("discovery-proxy", "", "not supported", leave_out),
         setting(
             "config-file",
             "",

@@ -44,6 +44,34 @@ pub(super) fn discovery(value: &str) -> Result<(), String> {
     }
 }
 
+/// Source: Go's `net/http` would take SOCKS too, which etcd does not tell of.
+pub(super) fn http_proxy(value: &str) -> Result<(), String> {
+    match url::parse(value) {
+        _ if value.is_empty() => Ok(()),
+        Ok(url) if !url.encrypted => Ok(()),
+        Ok(_) | Err(_) => Err("give http://HOST:PORT".to_owned()),
+    }
+}
+
+/// A domain name for records of services.
+pub(crate) fn domain(value: &str) -> Result<(), String> {
+    match proa_base::dns::srv_query(0, value) {
+        _ if value.is_empty() => Ok(()),
+        Ok(_) => Ok(()),
+        Err(_) => Err("give a domain name such as example.com".to_owned()),
+    }
+}
+
+/// What is appended to the name of a service.
+pub(crate) fn label(value: &str) -> Result<(), String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    // `_etcd-server-ssl-` and this are one label of at most 63 letters.
+    match value.len() <= 46 && value.chars().all(is_part) {
+        true => Ok(()),
+        false => Err("give up to 46 letters, digits, - or _".to_owned()),
+    }
+}
+
 pub(super) fn request_bytes(value: &str) -> Result<(), String> {
     // An entry must fit a segment of the log and a peer frame, 16 MiB both.
     match value.parse::<usize>() {
