@@ -34,7 +34,7 @@ fn allow_origins(headers: &mut HeaderMap) {
 
 async fn route(front: &Arc<Front>, request: Request<Incoming>) -> http::Response<Body> {
     let path = request.uri().path();
-    if path.starts_with("/v3/") || path.starts_with("/v3beta/") {
+    if front.serves_json && (path.starts_with("/v3/") || path.starts_with("/v3beta/")) {
         return gateway::answer(front, request).await;
     }
     if path.starts_with("/v2/") {

@@ -22,8 +22,9 @@ use crate::tls::{ClientName, ServerTls};
 const MAX_CONNECTIONS: usize = 8192;
 /// The same for a port of metrics: a handful of programs ask there.
 const MAX_METRICS_CONNECTIONS: usize = 64;
-/// Requests at a time on one connection. etcd sets no limit; a client that
-/// keeps one connection for everything must not meet this one.
+/// Requests at a time on one connection, whatever `--max-concurrent-streams` says.
+/// etcd's default is no limit; a client that keeps one connection for everything
+/// must not meet this one.
 const MAX_STREAMS: u32 = 100_000;
 /// How long a client may take from one HTTP/1 request to the next, its header
 /// included; the first has the deadline of [`Prompt`].
@@ -113,6 +114,7 @@ async fn serve_connection(
         None => (Stream::Plain(connection), None),
         Some(tls) => tls.accept(connection).await?,
     };
+    let max_streams = front.limits.streams.min(MAX_STREAMS);
     let begun = Begun::default();
     let connection = TokioIo::new(Filtered::new(Prompt::new(connection, begun.clone())));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -125,7 +127,7 @@ async fn serve_connection(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(max_streams)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)

@@ -266,6 +266,7 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>) -> Arc<Front> {
     let limits = Limits {
         request_bytes: config.max_request_bytes,
         txn_ops: config.max_txn_ops,
+        streams: config.max_streams,
         election_ms: config.election_ms,
         quota_bytes: config.quota_bytes,
     };
@@ -273,7 +274,8 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>) -> Arc<Front> {
     let auth = Auth::start(node, &config.auth, jwt);
     let v2 = config.serves_v2.then(|| V2::start(node));
     let space = Arc::new(Space::default());
-    Arc::new(Front { node: node.clone(), hub, auth, lessor, space, v2, limits, metrics: config.metrics })
+    let (serves_json, metrics) = (config.serves_json, config.metrics);
+    Arc::new(Front { node: node.clone(), hub, auth, lessor, space, v2, serves_json, limits, metrics })
 }
 
 impl Past for Node {

@@ -75,12 +75,16 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// `--max-txn-ops`.
     pub max_txn_ops: usize,
+    /// `--max-concurrent-streams`.
+    pub max_streams: u32,
     /// `--bcrypt-cost`, `--auth-token`, `--auth-token-ttl`.
     pub auth: AuthConfig,
     /// `--auto-compaction-*`.
     pub auto_compaction: AutoCompaction,
     /// `--enable-v2`.
     pub serves_v2: bool,
+    /// `--enable-grpc-gateway`.
+    pub serves_json: bool,
     /// What is odd about the settings, and allowed.
     pub warnings: Vec<String>,
 }
@@ -180,6 +184,7 @@ impl Config {
             },
             max_request_bytes: settings.parsed("max-request-bytes"),
             max_txn_ops: settings.parsed("max-txn-ops"),
+            max_streams: settings.parsed("max-concurrent-streams"),
             auth: AuthConfig {
                 bcrypt_cost: settings.parsed("bcrypt-cost"),
                 token_ttl: Duration::from_secs(settings.parsed("auth-token-ttl")),
@@ -188,6 +193,7 @@ impl Config {
             },
             auto_compaction: auto_compaction(settings)?,
             serves_v2: settings.is_on("enable-v2"),
+            serves_json: settings.is_on("enable-grpc-gateway"),
             warnings,
         })
     }

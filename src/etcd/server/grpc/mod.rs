@@ -58,6 +58,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// `--max-txn-ops`.
     pub txn_ops: usize,
+    /// `--max-concurrent-streams`.
+    pub streams: u32,
     /// `--election-timeout` in milliseconds.
     pub election_ms: u64,
     /// `--quota-backend-bytes`.
@@ -78,6 +80,8 @@ pub struct Front {
     pub space: Arc<Space>,
     /// What serves the v2 API; nothing when it is switched off.
     pub v2: Option<Arc<crate::v2::V2>>,
+    /// `--enable-grpc-gateway`: whether the v3 API is served in JSON as well.
+    pub serves_json: bool,
     /// Bounds on requests.
     pub limits: Limits,
     /// `--metrics`.
