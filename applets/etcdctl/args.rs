@@ -50,14 +50,16 @@ pub const GLOBAL: &[Flag] = &[
     value("key", "the key of --cert"),
     switch("insecure-skip-tls-verify", "believe any certificate"),
     switch("insecure-transport", "no TLS to endpoints without a scheme (default true)"),
-    switch("insecure-discovery", "accepted, without effect"),
+    value("discovery-srv", "ask the members that the SRV records of this domain name (-d)"),
+    value("discovery-srv-name", "by _etcd-client[-ssl]-NAME._tcp instead of _etcd-client[-ssl]._tcp"),
+    switch(
+        "insecure-discovery",
+        "records may name members without TLS or the domain's certificate (default true)",
+    ),
     value("user", "NAME, or NAME:PASSWORD: who asks (prompts for a password that is not given)"),
     value("password", "the password of --user"),
     switch("help", "print this"),
 ];
-
-/// Flags of etcdctl that cannot be honoured yet.
-const REFUSED: &[&str] = &["discovery-srv", "discovery-srv-name"];
 
 /// The flags that a command line may have.
 pub struct Tables<'a> {
@@ -127,9 +129,6 @@ impl Args {
                 Some((name, given)) => (name, Some(given.to_owned())),
                 None => (name, None),
             };
-            if REFUSED.contains(&name) {
-                return Err(Failure::flag(format!("--{name} is not supported yet, leave it out")));
-            }
             let Some(flag) = tables.own.iter().chain(tables.global).find(|flag| flag.name == name) else {
                 return Err(Failure::flag(format!(
                     "unknown flag: {}",
@@ -238,7 +237,6 @@ mod tests {
             ("--foo=1",    "unknown flag: --foo"),
             ("a --rev",    "flag needs an argument: --rev"),
             ("--prefix=x", "invalid argument \"x\" for \"--prefix\" flag: give true or false"),
-            ("--discovery-srv x", "--discovery-srv is not supported yet, leave it out"),
         ];
         for (line, want) in rows {
             assert_eq!(parse(line).unwrap_err().text, want, "{line}");

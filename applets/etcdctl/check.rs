@@ -327,8 +327,10 @@ pub async fn datascale(context: &Context) -> Result<(), Failure> {
 /// What the first endpoint says of its memory.
 async fn resident_bytes(context: &Context, when: &str) -> Result<f64, Failure> {
     let endpoint = context.endpoints.first().map_or("", String::as_str);
-    let base = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-    let why = match http::ask(&Ask::get(&base, "/metrics"), context.timeouts.request).await {
+    let scheme = if context.tls.is_some() { "https" } else { "http" };
+    let base = if endpoint.contains("://") { endpoint.to_owned() } else { format!("{scheme}://{endpoint}") };
+    let ask = Ask { tls: context.tls.clone().unwrap_or_default(), ..Ask::get(&base, "/metrics") };
+    let why = match http::ask(&ask, context.timeouts.request).await {
         Ok(answer) => match resident_in(&String::from_utf8_lossy(&answer.body)) {
             Some(bytes) => return Ok(bytes),
             None => "could not find: process_resident_memory_bytes".to_owned(),

@@ -1,7 +1,10 @@
 //! `completion`: scripts that complete command words in a shell.
 
+use super::args::{Flag, switch};
 use super::failure::Failure;
 use super::{COMMANDS, Context, emit};
+
+pub const COMPLETION: &[Flag] = &[switch("no-descriptions", "accepted, without effect: there are none")];
 
 pub async fn completion(context: &Context) -> Result<(), Failure> {
     let script = match context.args.rest.as_slice() {

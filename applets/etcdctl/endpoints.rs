@@ -17,6 +17,8 @@ use super::print::{Format, fields_of_header, human_bytes, line, table};
 use super::{Context, emit, emit_bytes, go, json};
 
 pub const ENDPOINT: &[Flag] = &[switch("cluster", "all endpoints of the member list")];
+pub const DEFRAG: &[Flag] =
+    &[ENDPOINT[0], value("data-dir", "not supported: a member that starts gives space back by itself")];
 pub const HASH_KV: &[Flag] =
     &[switch("cluster", "all endpoints of the member list"), value("rev", "up to this revision")];
 
@@ -292,6 +294,11 @@ fn print_alarms(context: &Context, answer: &AlarmResponse) {
 }
 
 pub async fn defrag(context: &Context) -> Result<(), Failure> {
+    if context.args.get("data-dir").is_some() {
+        let text =
+            "--data-dir is not supported, leave it out: a member that starts gives space back by itself";
+        return Err(Failure::flag(text));
+    }
     let mut failed = false;
     for endpoint in endpoints(context).await? {
         match one(context, &endpoint)?.defragment(DefragmentRequest {}).await {

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
+use proa_etcd_client::tls::{ClientTls, Stream, TlsFiles};
 use tokio::net::TcpStream;
 
 /// More than a whole v2 tree in one answer: a guard against a peer that never ends.
@@ -14,7 +15,7 @@ const MAX_BODY_BYTES: usize = 1 << 30;
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
     pub base: String,
     /// Path and query.
     pub path: String,
@@ -24,13 +25,15 @@ pub struct Ask {
     pub body: Option<(&'static str, String)>,
     /// `USER:PASSWORD`.
     pub user: Option<String>,
+    /// What `https` is spoken with.
+    pub tls: TlsFiles,
 }
 
 impl Ask {
     /// A plain read.
     pub fn get(base: &str, path: &str) -> Self {
         let (base, path) = (base.to_owned(), path.to_owned());
-        Self { base, path, method: Method::GET, body: None, user: None }
+        Self { base, path, method: Method::GET, body: None, user: None, tls: TlsFiles::default() }
     }
 }
 
@@ -49,7 +52,7 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No URL of a member.
-    #[error("bad endpoint {0:?}: want http://HOST:PORT")]
+    #[error("bad endpoint {0:?}: want http://HOST:PORT or https://HOST:PORT")]
     BadUrl(String),
     /// Nobody listens: nothing was asked.
     #[error("dial tcp {at}: connect: {why}")]
@@ -59,6 +62,9 @@ pub enum Error {
         /// The system's word.
         why: String,
     },
+    /// Whoever is there is not to be asked, or does not speak TLS.
+    #[error("{0}")]
+    Handshake(String),
     /// The answer did not come in time.
     #[error("client: endpoint {0} exceeded header timeout")]
     Late(String),
@@ -70,7 +76,7 @@ pub enum Error {
 impl Error {
     /// Whether the request is known to have had no effect.
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::BadUrl(_) | Self::Connect { .. })
+        matches!(self, Self::BadUrl(_) | Self::Connect { .. } | Self::Handshake(_))
     }
 }
 
@@ -86,15 +92,24 @@ pub async fn ask(ask: &Ask, timeout: Duration) -> Result<Answer, Error> {
 pub async fn ask_patiently(ask: &Ask) -> Result<Answer, Error> {
     let bad = || Error::BadUrl(ask.base.clone());
     let uri: Uri = ask.base.trim_end_matches('/').parse().map_err(|_| bad())?;
-    let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(bad()) };
+    let Some(authority) = uri.authority() else { return Err(bad()) };
+    let default_port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        Some(_) | None => return Err(bad()),
+    };
     let at = match authority.port() {
         Some(_) => authority.to_string(),
-        None => format!("{authority}:80"),
+        None => format!("{authority}:{default_port}"),
     };
     let broken = |error: &dyn std::fmt::Display| Error::Broken(error.to_string());
     let stream = TcpStream::connect(&at)
         .await
         .map_err(|error| Error::Connect { at: at.clone(), why: reason(&error) })?;
+    let stream = match default_port {
+        443 => shake_hands(ask, &at, stream).await?,
+        _ => Stream::Plain(stream),
+    };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     // Ends with the sender; what breaks it is said where the answer is awaited.
@@ -103,6 +118,15 @@ pub async fn ask_patiently(ask: &Ask) -> Result<Answer, Error> {
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| broken(&error))?;
     Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+}
+
+async fn shake_hands(ask: &Ask, at: &str, stream: TcpStream) -> Result<Stream, Error> {
+    let files = TlsFiles { protocols: vec![b"http/1.1".to_vec()], ..ask.tls.clone() };
+    let tls = ClientTls::new(files).map_err(|error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        Error::Handshake(format!("{error}{}", source.unwrap_or_default()))
+    })?;
+    tls.connect(at, stream).await.map_err(|error| Error::Handshake(error.to_string()))
 }
 
 fn reason(error: &std::io::Error) -> String {

@@ -18,6 +18,12 @@ pub const MAKE_MIRROR: &[Flag] = &[
     value("prefix", "mirror the keys with this prefix"),
     value("dest-prefix", "give them this prefix at the destination"),
     switch("no-dest-prefix", "give them no prefix at the destination"),
+    value("dest-cacert", "the destination must have a certificate of these CAs"),
+    value("dest-cert", "our certificate for the destination, with its chain"),
+    value("dest-key", "the key of --dest-cert"),
+    switch("dest-insecure-transport", "no TLS to a destination without a scheme (default true)"),
+    value("dest-user", "NAME, or NAME:PASSWORD: who asks the destination"),
+    value("dest-password", "the password of --dest-user"),
 ];
 
 /// Entries of one read. Source: etcd's `mirror`, `batchLimit`.
@@ -78,7 +84,7 @@ pub async fn make_mirror(context: &Context) -> Result<(), Failure> {
         return Err(Failure::args("make-mirror takes one destination argument"));
     };
     let renaming = Renaming::read(&context.args)?;
-    let destination = context.connect(std::slice::from_ref(destination))?;
+    let destination = context.connect_to_destination(destination)?;
     let mut mirror = Mirror { source: &context.client, destination, renaming, total: 0 };
     let revision = mirror.copy().await?;
     mirror.follow(revision + 1).await

@@ -4,6 +4,7 @@ mod args;
 mod auth;
 mod check;
 mod completion;
+mod discovery;
 mod endpoints;
 mod failure;
 mod go;
@@ -34,6 +35,7 @@ use proa_etcd_client::{Client, Timeouts};
 
 use crate::Applet;
 use args::{Args, Flag, GLOBAL, Kind};
+use discovery::Trust;
 use failure::Failure;
 use print::{Format, Printer};
 
@@ -64,6 +66,13 @@ impl Context {
     /// A client of other endpoints, with this run's settings.
     fn connect(&self, endpoints: &[String]) -> Result<Client, Failure> {
         connect(endpoints, self.timeouts, self.tls.clone(), self.login.as_ref())
+    }
+
+    /// A client of another cluster, by the flags that begin with `dest-`.
+    fn connect_to_destination(&self, endpoint: &str) -> Result<Client, Failure> {
+        let flag = |name: &str| self.args.get(&format!("dest-{name}")).map(str::to_owned);
+        let login = login(&flag, "Destination Password: ")?;
+        connect(&[endpoint.to_owned()], self.timeouts, tls::destination(&self.args)?, login.as_ref())
     }
 }
 
@@ -130,7 +139,7 @@ const COMMANDS: &[Command] = commands! {
     ["endpoint", "hashkv"], endpoints::HASH_KV, "", "Prints the KV history hash for each endpoint", endpoints::endpoint_hashkv;
     ["alarm", "list"], &[], "", "Lists all alarms", endpoints::alarm_list;
     ["alarm", "disarm"], &[], "", "Disarms all alarms", endpoints::alarm_disarm;
-    ["defrag"], endpoints::ENDPOINT, "", "Gives space of deleted data back", endpoints::defrag;
+    ["defrag"], endpoints::DEFRAG, "", "Gives space of deleted data back", endpoints::defrag;
     ["snapshot", "save"], &[], "FILE", "Stores a snapshot of one member's database in a file", snapshot::save;
     ["snapshot", "status"], &[], "FILE", "Says what is in a snapshot", snapshot::status;
     ["snapshot", "restore"], snapshot::RESTORE, "FILE", "Makes a member's data dir from a snapshot", snapshot::restore;
@@ -139,7 +148,7 @@ const COMMANDS: &[Command] = commands! {
     ["make-mirror"], mirror::MAKE_MIRROR, "DESTINATION", "Makes a mirror at the destination cluster", mirror::make_mirror;
     ["check", "perf"], check::PERF, "", "Checks the performance of the cluster, for a minute", check::perf;
     ["check", "datascale"], check::DATASCALE, "", "Checks the memory of a member that holds much data", check::datascale;
-    ["completion"], &[], "bash|zsh|fish", "Prints a script that completes commands in a shell", completion::completion;
+    ["completion"], completion::COMPLETION, "bash|zsh|fish", "Prints a script that completes commands in a shell", completion::completion;
     ["auth", "enable"], &[], "", "Enables authentication", auth::enable;
     ["auth", "disable"], &[], "", "Disables authentication", auth::disable;
     ["auth", "status"], &[], "", "Returns authentication status", auth::status;
@@ -194,30 +203,52 @@ fn run(words: &[String]) -> Result<(), Failure> {
     let is_on = |name| setting(&args, name).is_some_and(|value| args::is_true(&value));
     let tls = tls::files(&args)?;
     let printer = Printer { format, hex: is_on("hex"), value_only: args.is_on("print-value-only") };
-    let endpoints = setting(&args, "endpoints").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
-    let endpoints: Vec<String> = endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
     let usual = Timeouts::default();
     let timeouts = Timeouts {
         connect: duration(&args, "dial-timeout")?.unwrap_or(usual.connect),
         request: duration(&args, "command-timeout")?.unwrap_or(usual.request),
     };
-    let login = login(&args)?;
-    let client = connect(&endpoints, timeouts, tls.clone(), login.as_ref())?;
+    let login = login(&|name| setting(&args, name), "Password: ")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::error(format!("starting: {error}")))?;
+    let found = match command.words {
+        // They work with files alone.
+        ["completion"] | ["snapshot", "status" | "restore"] => Vec::new(),
+        _ => runtime.block_on(discovered(&args))?,
+    };
+    let endpoints = if found.is_empty() { given_endpoints(&args) } else { found };
+    let client = connect(&endpoints, timeouts, tls.clone(), login.as_ref())?;
     let context = Context { client, endpoints, timeouts, tls, args, printer, login };
     runtime.block_on((command.run)(&context))
 }
 
+fn given_endpoints(args: &Args) -> Vec<String> {
+    let endpoints = setting(args, "endpoints").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
+    endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect()
+}
+
+/// The members of `--discovery-srv`. They count more than `--endpoints`, as with etcdctl.
+async fn discovered(args: &Args) -> Result<Vec<String>, Failure> {
+    let Some(domain) = setting(args, "discovery-srv").filter(|domain| !domain.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let suffix = setting(args, "discovery-srv-name").unwrap_or_default();
+    let trust = match setting(args, "insecure-discovery") {
+        Some(value) if !args::is_true(&value) => Trust::Encrypted,
+        Some(_) | None => Trust::Everybody,
+    };
+    discovery::endpoints(&domain, &suffix, trust).await.map_err(Failure::error)
+}
+
 /// Who asks. As with etcdctl, an empty password is none: nobody logs in.
-fn login(args: &Args) -> Result<Option<Login>, Failure> {
-    let Some(user) = setting(args, "user") else { return Ok(None) };
-    let (name, password) = match (setting(args, "password"), user.split_once(':')) {
+fn login(setting: &dyn Fn(&str) -> Option<String>, prompt: &str) -> Result<Option<Login>, Failure> {
+    let Some(user) = setting("user").filter(|user| !user.is_empty()) else { return Ok(None) };
+    let (name, password) = match (setting("password"), user.split_once(':')) {
         (Some(password), _) => (user.clone(), password),
         (None, Some((name, password))) => (name.to_owned(), password.to_owned()),
-        (None, None) => (user.clone(), terminal::ask("Password: ")?),
+        (None, None) => (user.clone(), terminal::ask(prompt)?),
     };
     Ok((!name.is_empty() && !password.is_empty()).then_some(Login { name, password }))
 }

@@ -24,6 +24,7 @@ pub const RESTORE: &[Flag] = &[
     switch("skip-hash-check", "take a copied database, which has no checksum"),
     value("bump-revision", "go on so much later than the snapshot (default 1000000000; 0: exactly there)"),
     switch("mark-compacted", "give up all before (default: yes, unless --bump-revision is given)"),
+    value("initial-memory-map-size", "accepted, without effect"),
     value("wal-dir", "not supported: the log is in the data dir"),
 ];
 

@@ -13,7 +13,23 @@ use super::setting;
 /// # Errors
 /// A certificate without its key, or the other way round.
 pub fn files(args: &Args) -> Result<Option<TlsFiles>, Failure> {
-    let path = |name: &str| setting(args, name).map(PathBuf::from);
+    from(&|name| setting(args, name), checked_domain(args))
+}
+
+/// As [`files`], for the destination of a mirror, by the flags that begin with
+/// `dest-`: what is shown to one cluster is no business of another.
+///
+/// # Errors
+/// As [`files`].
+pub fn destination(args: &Args) -> Result<Option<TlsFiles>, Failure> {
+    from(&|name| args.get(&format!("dest-{name}")).map(str::to_owned), None)
+}
+
+fn from(
+    setting: &dyn Fn(&str) -> Option<String>,
+    server_name: Option<String>,
+) -> Result<Option<TlsFiles>, Failure> {
+    let path = |name: &str| setting(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let identity = match (path("cert"), path("key")) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
@@ -29,14 +45,23 @@ pub fn files(args: &Args) -> Result<Option<TlsFiles>, Failure> {
     let files = TlsFiles {
         trusted_ca: path("cacert"),
         identity,
-        trusts_anybody: setting(args, "insecure-skip-tls-verify").is_some_and(|value| is_true(&value)),
+        trusts_anybody: setting("insecure-skip-tls-verify").is_some_and(|value| is_true(&value)),
+        server_name,
         ..TlsFiles::default()
     };
-    let is_wanted = files.trusted_ca.is_some()
+    let is_wanted = files.server_name.is_some()
+        || files.trusted_ca.is_some()
         || files.identity.is_some()
         || files.trusts_anybody
-        || setting(args, "insecure-transport").is_some_and(|value| !is_true(&value));
+        || setting("insecure-transport").is_some_and(|value| !is_true(&value));
     Ok(is_wanted.then_some(files))
+}
+
+/// The domain that members must have a certificate for. Source: etcdctl's
+/// `clientConfigFromCmd`: only when discovery is not trusted as it is.
+fn checked_domain(args: &Args) -> Option<String> {
+    let is_checked = setting(args, "insecure-discovery").is_some_and(|value| !is_true(&value));
+    setting(args, "discovery-srv").filter(|domain| is_checked && !domain.is_empty())
 }
 
 #[cfg(test)]
@@ -54,6 +79,9 @@ mod tests {
             ("--cacert=a",                                           true),
             ("--cert=a --key=b",                                     true),
             ("--insecure-skip-tls-verify",                           true),
+            ("--discovery-srv=x",                                    false),
+            ("--insecure-discovery=false",                           false),
+            ("--discovery-srv=x --insecure-discovery=false",         true),
         ];
         for (line, want) in rows {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

@@ -162,7 +162,8 @@ async fn is_healthy(context: &Context, member: &Member) -> bool {
         return false;
     }
     for url in &member.client_urls {
-        match http::ask(&Ask::get(url, "/health"), context.remote.timeout()).await {
+        let ask = Ask { tls: context.remote.tls().clone(), ..Ask::get(url, "/health") };
+        match http::ask(&ask, context.remote.timeout()).await {
             Ok(answer) => {
                 let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                 // etcd says "true", its proxy says true.

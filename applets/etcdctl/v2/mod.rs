@@ -152,8 +152,14 @@ const GLOBAL: &[Flag] = &[
     value("endpoints", "where members are asked (default http://127.0.0.1:2379,http://127.0.0.1:4001)"),
     value("endpoint", "as --endpoints"),
     value("peers", "as --endpoints (-C)"),
+    value("discovery-srv", "ask the members that the SRV records of this domain name (-D)"),
+    value("discovery-srv-name", "by _etcd-client[-ssl]-NAME._tcp instead of _etcd-client[-ssl]._tcp"),
+    switch("insecure-discovery", "records may name members without TLS"),
     switch("no-sync", "ask the endpoints given, not those of the member list"),
     value("output", "simple, extended or json (-o, default simple)"),
+    value("cert-file", "our own certificate, with its chain"),
+    value("key-file", "the key of --cert-file"),
+    value("ca-file", "members must have a certificate of these CAs (default: the system's)"),
     value("username", "USER:PASSWORD (-u)"),
     value("timeout", "for the answer to one request (default 2s)"),
     value("total-timeout", "for a command but watch (default 5s)"),
@@ -167,6 +173,7 @@ const SHORT: &[(&str, &str)] = &[
     ("o", "output"),
     ("C", "peers"),
     ("u", "username"),
+    ("D", "discovery-srv"),
     ("v", "version"),
     ("h", "help"),
     ("r", "recursive"),
@@ -225,6 +232,7 @@ fn run(words: &[String]) -> Result<(), End> {
         .build()
         .map_err(|error| End::plain(format!("starting: {error}")))?;
     runtime.block_on(async {
+        remote.discover(&args).await?;
         if command.sync == Sync::Yes && !args.is_on("no-sync") {
             remote.sync().await?;
         }

@@ -1,11 +1,14 @@
 //! The members as the v2 commands ask them: one after the other, until one answers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use proa_etcd_client::tls::TlsFiles;
 use serde::Deserialize;
 
 use super::super::args::Args;
+use super::super::discovery::{self, Trust};
 use super::super::http::{self, Answer, Ask};
 use super::{BAD_CONNECTION, End, SERVER_ERROR};
 
@@ -21,6 +24,7 @@ pub struct Remote {
     timeout: Duration,
     total: Duration,
     debug: bool,
+    tls: TlsFiles,
 }
 
 /// Why there is no answer to work with.
@@ -79,11 +83,29 @@ impl Refusal {
     }
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn setting(args: &Args, flag: &str, name: &str) -> Option<String> {
+    args.get(flag).map(str::to_owned).or_else(|| variable(name))
+}
+
+/// Source: etcdctl 3.4's `getTransport`.
+fn tls(args: &Args) -> Result<TlsFiles, End> {
+    let path = |flag: &str, name: &str| setting(args, flag, name).map(PathBuf::from);
+    let identity = match (path("cert-file", "ETCDCTL_CERT_FILE"), path("key-file", "ETCDCTL_KEY_FILE")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (_, _) => return Err(End::plain("--cert-file and --key-file: give both or neither")),
+    };
+    Ok(TlsFiles { trusted_ca: path("ca-file", "ETCDCTL_CA_FILE"), identity, ..TlsFiles::default() })
+}
+
 impl Remote {
     /// Reads flags and environment. Source: etcdctl 3.4's `getPeersFlagValue`.
     pub fn from_settings(args: &Args) -> Result<Self, End> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let setting = |flag: &str, name: &str| args.get(flag).map(str::to_owned).or_else(|| variable(name));
+        let setting = |flag: &str, name: &str| setting(args, flag, name);
         let endpoints = setting("endpoints", "ETCDCTL_ENDPOINTS")
             .or_else(|| setting("endpoint", "ETCDCTL_ENDPOINT"))
             .or_else(|| setting("peers", "ETCDCTL_PEERS"))
@@ -107,7 +129,33 @@ impl Remote {
             timeout: duration("timeout", USUAL_TIMEOUT)?,
             total: duration("total-timeout", USUAL_TOTAL)?,
             debug: args.is_on("debug"),
+            tls: tls(args)?,
         })
+    }
+
+    /// Turns to the members of `--discovery-srv`, if it is given and finds some.
+    /// Source: etcdctl 3.4's `getDiscoveryDomain`: the environment can only make
+    /// plain members welcome.
+    pub async fn discover(&mut self, args: &Args) -> Result<(), End> {
+        let text = |flag: &str, name: &str| setting(args, flag, name).unwrap_or_default();
+        let domain = text("discovery-srv", "ETCDCTL_DISCOVERY_SRV");
+        if domain.is_empty() {
+            return Ok(());
+        }
+        let suffix = text("discovery-srv-name", "ETCDCTL_DISCOVERY_SRV_NAME");
+        let takes_all = args.is_on("insecure-discovery") || variable("ETCDCTL_INSECURE_DISCOVERY").is_some();
+        let trust = if takes_all { Trust::Everybody } else { Trust::Encrypted };
+        let found = discovery::endpoints(&domain, &suffix, trust).await.map_err(End::plain)?;
+        if !found.is_empty() {
+            self.endpoints = found;
+        }
+        self.tls.server_name = Some(domain).filter(|_| !takes_all);
+        Ok(())
+    }
+
+    /// What `https` is spoken with.
+    pub fn tls(&self) -> &TlsFiles {
+        &self.tls
     }
 
     /// How long one request waits.
@@ -202,7 +250,7 @@ impl Remote {
             eprintln!("cURL Command: curl -X {method} {}{path}{data}", base.trim_end_matches('/'));
         }
         let user = self.user.clone();
-        Ask { base: base.to_owned(), path: path.to_owned(), method, body, user }
+        Ask { base: base.to_owned(), path: path.to_owned(), method, body, user, tls: self.tls.clone() }
     }
 }
 
