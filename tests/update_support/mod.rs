@@ -27,6 +27,9 @@ pub const APP: &str = "{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}";
 /// Longer than anything takes here on a loaded machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const MIB: u64 = 1 << 20;
+/// The names of a release's payloads.
+pub const WHOLE: &str = "whole";
+pub const DIFFERENCE: &str = "difference";
 /// Of zstd: a test does not wait for the best.
 const LEVEL: i32 = 3;
 
@@ -72,6 +75,8 @@ pub struct Release {
     pub slot: Vec<u8>,
     pub root_hash: Sha256,
     pub payload: Vec<u8>,
+    /// The version that it starts from, and the payload.
+    pub difference: Option<(String, Vec<u8>)>,
     pub metadata: Vec<u8>,
 }
 
@@ -94,32 +99,43 @@ impl Publisher {
         Self { folder: folder.to_owned() }
     }
 
-    pub fn release(&self, data: &[u8], old: Option<&Path>, wish: &Wish<'_>) -> Release {
-        let path = self.folder.join(format!("slot-{}", wish.version));
+    /// A release of `data`, with the difference to `old` if there is one.
+    pub fn release(&self, data: &[u8], old: Option<&Release>, wish: &Wish<'_>) -> Release {
+        let file = |what: &str, version: &str| self.folder.join(format!("{what}-{version}"));
+        let path = file("slot", wish.version);
         fs::write(&path, data).unwrap();
         let version = wish.version.parse().unwrap();
         let root_hash = seal::seal(&path, &version).unwrap();
         let slot = seal::Slot::read(&path).unwrap();
-        let old = old.map(|old| seal::Slot::read(old).unwrap());
         let key = keys::PayloadKey::read(&self.folder.join("payload-key.pem")).unwrap();
-        let bytes = payload::make(&slot, old.as_ref(), &key, LEVEL).unwrap();
-        let payload_path = self.folder.join("payload");
-        fs::write(&payload_path, &bytes).unwrap();
+        let make = |name: &str, old: Option<&seal::Slot>| {
+            let bytes = payload::make(&slot, old, &key, LEVEL).unwrap();
+            fs::write(self.folder.join(name), &bytes).unwrap();
+            bytes
+        };
+        let bytes = make(WHOLE, None);
+        let difference = old.map(|old| {
+            let slot = seal::Slot::read(&file("slot", &old.version)).unwrap();
+            (old.version.clone(), make(DIFFERENCE, Some(&slot)))
+        });
+        let mut payloads = vec![self.folder.join(WHOLE)];
+        payloads.extend(difference.as_ref().map(|_| self.folder.join(DIFFERENCE)));
         let release = metadata::release(metadata::Wanted {
             app: wish.app.to_owned(),
             version,
             expires_unix_s: wish.expires_unix_s,
             minimum: "0.0.1".parse().unwrap(),
             slot: &path,
-            payloads: vec![payload_path],
-            origins: vec![],
+            payloads,
+            origins: old.iter().map(|old| file("release", &old.version)).collect(),
         })
         .unwrap();
         let key = keys::release_key(&self.folder.join("release.pk8")).unwrap();
         let trusted = metadata::read_key_set(&self.folder.join("keys.json")).unwrap();
         let metadata = metadata::sign(&release, &[key], vec![], &trusted).unwrap().into_bytes();
-        let version = wish.version.to_owned();
-        Release { version, slot: fs::read(&path).unwrap(), root_hash, payload: bytes, metadata }
+        fs::write(file("release", wish.version), &metadata).unwrap();
+        let (version, slot) = (wish.version.to_owned(), fs::read(&path).unwrap());
+        Release { version, slot, root_hash, payload: bytes, difference, metadata }
     }
 }
 
@@ -135,21 +151,41 @@ pub struct Got {
 pub struct Server {
     pub url: String,
     pub events: Arc<Mutex<Vec<proa_update_model::omaha::Event>>>,
+    /// What was asked for of payloads: its name and how many bytes.
+    fetched: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
 impl Server {
+    /// How many bytes were asked for of the payload with this name.
+    pub fn fetched(&self, name: &str) -> u64 {
+        let fetched = self.fetched.lock().unwrap();
+        fetched.iter().filter(|(path, _)| path.ends_with(name)).map(|(_, bytes)| bytes).sum()
+    }
+
     pub fn start(answer: impl Fn(&Got, &mut TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let (answer, seen) = (Arc::new(answer), Arc::clone(&events));
+        let server = Self { url, events: Arc::default(), fetched: Arc::default() };
+        let (answer, events, fetched) =
+            (Arc::new(answer), Arc::clone(&server.events), Arc::clone(&server.fetched));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
-                std::thread::spawn(move || serve(stream.unwrap(), &*answer, &seen));
+                let (answer, events, fetched) =
+                    (Arc::clone(&answer), Arc::clone(&events), Arc::clone(&fetched));
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    let Some(got) = read(&stream) else { return };
+                    if let Ok(request) = Request::parse(&got.body) {
+                        events.lock().unwrap().extend(request.apps.into_iter().flat_map(|app| app.events));
+                    }
+                    if let Some((from, to)) = got.range {
+                        fetched.lock().unwrap().push((got.path.clone(), to + 1 - from));
+                    }
+                    answer(&got, &mut stream);
+                });
             }
         });
-        Self { url, events }
+        server
     }
 
     /// A server that offers `release` and serves its payload well.
@@ -157,21 +193,21 @@ impl Server {
         let release = Arc::new(release);
         Self::start(move |got, stream| match got.method.as_str() {
             "POST" => respond(stream, "200 OK", "", offer(got, &release).as_bytes()),
-            _ => payload_part(stream, got, &release.payload),
+            _ => {
+                let difference = release.difference.as_ref().filter(|_| got.path.ends_with(DIFFERENCE));
+                payload_part(stream, got, difference.map_or(&release.payload, |(_, payload)| payload));
+            }
         })
     }
 }
 
-fn serve(
-    mut stream: TcpStream,
-    answer: &(dyn Fn(&Got, &mut TcpStream) + Send + Sync),
-    seen: &Mutex<Vec<proa_update_model::omaha::Event>>,
-) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
+/// One request; `None` when the client went away before it was whole.
+fn read(stream: &TcpStream) -> Option<Got> {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap_or(0);
     let mut words = line.split(' ').map(str::to_owned);
-    let (Some(method), Some(path)) = (words.next(), words.next()) else { return };
+    let (method, path) = (words.next()?, words.next()?);
     let (mut range, mut length) = (None, 0);
     loop {
         let mut line = String::new();
@@ -187,11 +223,8 @@ fn serve(
         }
     }
     let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    if let Ok(request) = Request::parse(&body) {
-        seen.lock().unwrap().extend(request.apps.into_iter().flat_map(|app| app.events));
-    }
-    answer(&Got { method, path, range, body }, &mut stream);
+    reader.read_exact(&mut body).ok()?;
+    Some(Got { method, path, range, body })
 }
 
 /// A client that is killed does not hear the end of its answer.
@@ -213,19 +246,24 @@ pub fn payload_part(stream: &mut TcpStream, got: &Got, payload: &[u8]) {
 pub fn offer(got: &Got, release: &Release) -> String {
     let request = Request::parse(&got.body).unwrap();
     let app = &request.apps[0];
+    let fits = |(from, _): &&(String, Vec<u8>)| app.delta_okay && *from == app.version;
+    let (name, payload) = match release.difference.as_ref().filter(fits) {
+        Some((_, payload)) => (DIFFERENCE, payload),
+        None => (WHOLE, &release.payload),
+    };
     let update = || {
         CheckAnswer::Update(Box::new(Update {
             poll_interval_s: None,
             codebases: vec![format!("http://{}/", host(got))],
             version: release.version.clone(),
             packages: vec![Package {
-                name: "payload".to_owned(),
+                name: name.to_owned(),
                 sha1: "x".to_owned(),
-                size_bytes: release.payload.len() as u64,
+                size_bytes: payload.len() as u64,
                 sha256_hex: String::new(),
             }],
             post_install: PostInstall {
-                sha256: STANDARD.encode(Sha256::of(&release.payload).0),
+                sha256: STANDARD.encode(Sha256::of(payload).0),
                 release_metadata: Some(release.metadata.clone()),
                 ..PostInstall::default()
             },
@@ -308,6 +346,15 @@ impl Machine {
         let table = Disk::open(&self.disk, 512).unwrap().table().unwrap();
         assert!(table.damage().is_none(), "both copies are equal");
         table.partitions().iter().map(|partition| SlotFlags(partition.attributes)).collect()
+    }
+
+    /// Turns one bit of slot A around, as a disk that rots does.
+    pub fn rot(&self, at: u64) {
+        use std::os::unix::fs::FileExt as _;
+        let disk = fs::OpenOptions::new().read(true).write(true).open(&self.disk).unwrap();
+        let mut byte = [0];
+        disk.read_exact_at(&mut byte, MIB + at).unwrap();
+        disk.write_all_at(&[byte[0] ^ 1], MIB + at).unwrap();
     }
 
     /// The first bytes of slot B.

@@ -81,6 +81,8 @@ pub struct Updater {
     pub(crate) poll_after: Option<Duration>,
     pub(crate) failures: u32,
     /// What the effects hand on to each other.
+    /// A difference did not fit what runs; the next one would not, either.
+    pub(crate) whole_only: bool,
     pub(crate) offer: Option<Offer>,
     pub(crate) reader: Option<Reader>,
     pub(crate) matched: Option<Matched>,
@@ -112,6 +114,7 @@ impl Updater {
             poll_after: None,
             failures: 0,
             offer: None,
+            whole_only: false,
             reader: None,
             matched: None,
             sealed: None,
@@ -263,6 +266,7 @@ impl Updater {
             if let Event::Failed(trouble) = &event {
                 tracing::warn!("{}", trouble.reason);
                 self.failures = self.failures.saturating_add(1);
+                Err(error) if self.gives_differences_up(&error) => Event::Unfit,
             }
         }
     }

@@ -37,6 +37,10 @@ pub enum Error {
         /// Why not.
         text: String,
     },
+    /// The payload is the difference to another system, perhaps another build of the
+    /// same version.
+    #[error("the offered payload is for another running system")]
+    OtherSystem,
     /// The payload is not the one that was signed.
     #[error(transparent)]
     Payload(#[from] payload::Fault),
@@ -116,7 +120,7 @@ impl Error {
             }
             Self::Http(_) => ErrorCode::Http,
             Self::Message(BadMessage::Xml(_)) => ErrorCode::XmlParse,
-            Self::Message(_) | Self::Server(_) => ErrorCode::ResponseInvalid,
+            Self::Message(_) | Self::Server(_) | Self::OtherSystem => ErrorCode::ResponseInvalid,
             Self::Refused(refusal) => refusal.error_code(),
             Self::Policy { code, .. } => *code,
             Self::Payload(fault) => fault.error_code(),

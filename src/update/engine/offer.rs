@@ -64,6 +64,8 @@ pub struct Asker<'a> {
     pub boot_id: &'a str,
     /// The version that was installed first.
     pub aleph_version: &'a str,
+    /// Whether no difference is wanted.
+    pub whole_only: bool,
 }
 
 impl Asker<'_> {
@@ -80,7 +82,7 @@ impl Asker<'_> {
             machine_alias: self.config.machine_alias.clone(),
             lang: "en-US".to_owned(),
             board: if machine == "aarch64" { "arm64-usr" } else { "amd64-usr" }.to_owned(),
-            delta_okay: true,
+            delta_okay: !self.whole_only,
             ping: check.is_some().then_some(true),
             update_check: check,
             events,
@@ -181,10 +183,7 @@ impl Asker<'_> {
             ));
         }
         if payload.from.as_ref().is_some_and(|from| from.root_hash != self.record.root_hash) {
-            return Err(policy(
-                ErrorCode::ResponseInvalid,
-                "the offered payload is for another running system",
-            ));
+            return Err(Error::OtherSystem);
         }
         let urls = update.urls(package).into_iter().take(URLS_MAX);
         let urls: Result<Vec<Url>, _> = urls.map(|url| Url::parse(&url)).collect();

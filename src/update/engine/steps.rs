@@ -49,8 +49,28 @@ impl Updater {
     }
 
     pub(crate) fn asker(&self) -> Asker<'_> {
-        let Self { config, record, boot_id, kept, .. } = self;
-        Asker { config, record, boot_id, aleph_version: &kept.aleph_version }
+        let Self { config, record, boot_id, kept, whole_only, .. } = self;
+        Asker { config, record, boot_id, aleph_version: &kept.aleph_version, whole_only: *whole_only }
+    }
+
+    /// Whether the whole system may do where this error says that a difference does
+    /// not: it is to another system, or what it made of the running slot is not what
+    /// was signed. From then on no difference is asked for, so this is said once.
+    pub(crate) fn gives_differences_up(&mut self, error: &Error) -> bool {
+        let is_of_a_difference = match error {
+            Error::OtherSystem => true,
+            Error::Apply { .. } | Error::ReadBack { .. } => {
+                self.offer.as_ref().is_some_and(|offer| offer.is_difference)
+            }
+            _ => false,
+        };
+        if !is_of_a_difference || self.whole_only {
+            return false;
+        }
+        let why = proa_base::cli::chain(error);
+        tracing::warn!("the difference does not fit what runs here; asks for the whole system: {why}");
+        self.whole_only = true;
+        true
     }
 
     pub(crate) fn passive(&self) -> Result<Slot, Error> {

@@ -79,6 +79,8 @@ pub enum Event {
     Sealed,
     /// The slot boots next.
     Activated,
+    /// The payload is a difference, and it does not start from what runs here.
+    Unfit,
     /// The effect could not be performed, or found something wrong.
     Failed(Trouble),
     /// The server was told, or will be later.
@@ -140,6 +142,11 @@ impl State {
             ) => (S::Reporting(trouble.clone()), vec![Do::Report(trouble)]),
             (S::Reporting(_), On::Reported | On::Failed(_)) => (S::Idle, vec![]),
             (S::NeedReboot(_), On::Reset) => (S::Idle, vec![Do::Withdraw]),
+            // The whole system is asked for instead. It is not told as a failure: that
+            // would stop the release for all, and it is this machine that is unlike others.
+            (S::Checking | S::Downloading(_) | S::Verifying(_), On::Unfit) => {
+                (S::Checking, vec![Do::AskServer])
+            }
             (S::NeedReboot(_), On::Withdrawn) => (S::Idle, vec![]),
             // A release that waits is not replaced by a newer one: the slot would be
             // unbootable for the length of a download, and reboots are rare enough.

@@ -22,6 +22,7 @@ fn every_event() -> Vec<Event> {
         Event::DataMatched,
         Event::Sealed,
         Event::Activated,
+        Event::Unfit,
         Event::Failed(trouble()),
         Event::Reported,
         Event::Reset,
@@ -127,6 +128,19 @@ fn every_failure_ends_in_a_report_and_then_in_rest() {
         }
     }
     assert_eq!(State::Reporting(trouble()).step(Event::Reported), Ok((State::Idle, vec![])));
+}
+
+#[test]
+fn a_difference_that_does_not_fit_is_no_failure() {
+    for state in every_state() {
+        let answer = state.clone().step(Event::Unfit);
+        match state {
+            State::Checking | State::Downloading(_) | State::Verifying(_) => {
+                assert_eq!(answer, Ok((State::Checking, vec![Effect::AskServer])));
+            }
+            _ => assert!(answer.is_err(), "{state:?}"),
+        }
+    }
 }
 
 fn every_flags() -> impl Iterator<Item = SlotFlags> + Clone {
