@@ -13,10 +13,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use etcd::{Cluster, free_url, proa, wait_for};
+use etcd::{Cluster, free_url, proa, runtime, wait_for};
 use pki::Ca;
+use proa_etcd_client::api::etcdserverpb::StatusRequest;
+use proa_etcd_client::{Client, Timeouts, WatchItem};
 use process::{Process, etcdctl, spawn};
+use tokio_stream::StreamExt as _;
 
 fn address(url: &str) -> &str {
     url.strip_prefix("http://").unwrap()
@@ -295,4 +299,30 @@ fn a_gateway_and_a_proxy_pass_clients_on() {
         wait_for("the other members", || etcdctl(url, &[], &["put", "k", "w"]).ok());
     }
     assert!(!folder.path().join("proxy").exists(), "a proxy keeps nothing");
+}
+
+#[test]
+fn json_and_streams_are_as_switched() {
+    let cluster = Cluster::start(1, &["--enable-grpc-gateway=false", "--max-concurrent-streams=1"]);
+    let url = &cluster.members[0].client_url;
+    let mut stream = TcpStream::connect(address(url)).unwrap();
+    let request = "POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 15\r\n\r\n{\"key\":\"Zm9v\"}\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+
+    // A watch takes the one place that its connection has; another has its own.
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let timeouts = Timeouts { request: Duration::from_secs(1), ..Timeouts::default() };
+    let client = || Client::with_timeouts(std::slice::from_ref(url), timeouts).unwrap();
+    let one = client();
+    let ask = |client: &Client| runtime.block_on(client.status(StatusRequest {})).is_ok();
+    assert!(ask(&one));
+    let mut watch = one.watch("k", "", 0);
+    let begun = runtime.block_on(watch.next()).unwrap();
+    assert!(matches!(begun, WatchItem::Begun { .. }), "{begun:?}");
+    assert!(!ask(&one));
+    assert!(ask(&client()));
 }
