@@ -38,7 +38,8 @@ use crate::{
 const COMMANDS_MAX: usize = 4;
 /// Before a transfer that was cut off goes on after a start.
 const RESUME_AFTER: Duration = Duration::from_millis(200);
-/// Between two tries to tell the store and the server what they do not know yet.
+/// Between two tries to tell the store and the server what they do not know yet, and
+/// two looks whether a release that waits has failed elsewhere.
 const TELL_EVERY: Duration = Duration::from_secs(20);
 /// Most bytes of a boot record.
 const RECORD_BYTES_MAX: usize = 64 << 10;
@@ -80,9 +81,9 @@ pub struct Updater {
     pub(crate) by_person: bool,
     pub(crate) poll_after: Option<Duration>,
     pub(crate) failures: u32,
-    /// What the effects hand on to each other.
     /// A difference did not fit what runs; the next one would not, either.
     pub(crate) whole_only: bool,
+    /// What the effects hand on to each other.
     pub(crate) offer: Option<Offer>,
     pub(crate) reader: Option<Reader>,
     pub(crate) matched: Option<Matched>,
@@ -113,8 +114,8 @@ impl Updater {
             by_person: false,
             poll_after: None,
             failures: 0,
-            offer: None,
             whole_only: false,
+            offer: None,
             reader: None,
             matched: None,
             sealed: None,
@@ -154,6 +155,10 @@ impl Updater {
                 }
                 () = tokio::time::sleep_until(tell) => {
                     self.tell_what_is_unknown().await;
+                    // What others tell of a release that waits here is worth as much.
+                    if matches!(state, State::NeedReboot(_)) {
+                        state = self.drive(state).await;
+                    }
                     tell = Instant::now() + TELL_EVERY;
                 }
                 Some(command) = commands.recv() => match command {
@@ -261,12 +266,12 @@ impl Updater {
             let Some(effect) = effects.into_iter().next() else { return state };
             event = match self.perform(&effect, &state).await {
                 Ok(event) => event,
+                Err(error) if self.gives_differences_up(&error) => Event::Unfit,
                 Err(error) => Event::Failed(error.trouble()),
             };
             if let Event::Failed(trouble) = &event {
                 tracing::warn!("{}", trouble.reason);
                 self.failures = self.failures.saturating_add(1);
-                Err(error) if self.gives_differences_up(&error) => Event::Unfit,
             }
         }
     }

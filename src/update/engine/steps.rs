@@ -41,6 +41,7 @@ impl Updater {
             }
             Effect::Activate => self.activate(state).await,
             Effect::Withdraw => self.withdraw().map(|()| Event::Withdrawn),
+            Effect::Reconsider => Ok(self.reconsider().await),
             Effect::Report(trouble) => {
                 self.report_trouble(trouble).await;
                 Ok(Event::Reported)
@@ -146,6 +147,21 @@ impl Updater {
             text: format!("version {} is not installed again: {why}", offer.version),
         };
         known.map_or(Ok(()), |why| Err(refuse(why)))
+    }
+
+    /// Whether what was staged has failed on another machine since.
+    async fn reconsider(&self) -> Event {
+        // To go back is a person's decision; nothing was installed for it.
+        let Some(installed) = &self.kept.installed else { return Event::Sound };
+        // A store that does not answer condemns nothing. It is asked again, and before
+        // the reboot by locksmithd.
+        match self.store.failure_of(&installed.root_hash).await.unwrap_or_default() {
+            None => Event::Sound,
+            Some(why) => {
+                tracing::warn!("version {} does not boot next any more: {why}", installed.version);
+                Event::Condemned
+            }
+        }
     }
 
     fn retire(&mut self) -> Result<Event, Error> {

@@ -89,6 +89,10 @@ pub enum Event {
     Reset,
     /// What was staged does not boot next any more.
     Withdrawn,
+    /// Nothing is known against what was staged.
+    Sound,
+    /// What was staged has failed on another machine since.
+    Condemned,
 }
 
 /// What to do.
@@ -108,6 +112,8 @@ pub enum Effect {
     Activate,
     /// Make what was staged unbootable again.
     Withdraw,
+    /// Find out whether what was staged has failed on another machine.
+    Reconsider,
     /// Tell the server of this trouble.
     Report(Trouble),
 }
@@ -136,21 +142,25 @@ impl State {
             // Not before both were read back: what the disk holds is what counts.
             (S::Finalizing(target), On::Sealed) => (S::Finalizing(target), vec![Do::Activate]),
             (S::Finalizing(target), On::Activated) => (S::NeedReboot(target), vec![]),
+            // The whole system is asked for instead. It is not told as a failure: that
+            // would stop the release for all, and it is this machine that is unlike others.
+            (S::Checking | S::Downloading(_) | S::Verifying(_), On::Unfit) => {
+                (S::Checking, vec![Do::AskServer])
+            }
             (
                 S::Checking | S::Available(_) | S::Downloading(_) | S::Verifying(_) | S::Finalizing(_),
                 On::Failed(trouble),
             ) => (S::Reporting(trouble.clone()), vec![Do::Report(trouble)]),
             (S::Reporting(_), On::Reported | On::Failed(_)) => (S::Idle, vec![]),
             (S::NeedReboot(_), On::Reset) => (S::Idle, vec![Do::Withdraw]),
-            // The whole system is asked for instead. It is not told as a failure: that
-            // would stop the release for all, and it is this machine that is unlike others.
-            (S::Checking | S::Downloading(_) | S::Verifying(_), On::Unfit) => {
-                (S::Checking, vec![Do::AskServer])
-            }
             (S::NeedReboot(_), On::Withdrawn) => (S::Idle, vec![]),
             // A release that waits is not replaced by a newer one: the slot would be
-            // unbootable for the length of a download, and reboots are rare enough.
-            (state @ S::NeedReboot(_), On::CheckDue) => (state, vec![]),
+            // unbootable for the length of a download, and reboots are rare enough. But
+            // one that fails elsewhere meanwhile would be booted by any restart that
+            // nobody planned, and would keep the one that mends it away.
+            (state @ S::NeedReboot(_), On::CheckDue) => (state, vec![Do::Reconsider]),
+            (state @ S::NeedReboot(_), On::Condemned) => (state, vec![Do::Withdraw]),
+            (state @ S::NeedReboot(_), On::Sound | On::Failed(_)) => (state, vec![]),
             (S::Idle, On::Reset | On::Withdrawn) => (S::Idle, vec![]),
             (state, event) => return Err(Unexpected(Box::new(state), Box::new(event))),
         })

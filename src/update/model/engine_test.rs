@@ -27,6 +27,8 @@ fn every_event() -> Vec<Event> {
         Event::Reported,
         Event::Reset,
         Event::Withdrawn,
+        Event::Sound,
+        Event::Condemned,
     ]
 }
 
@@ -97,7 +99,11 @@ fn no_order_of_events_makes_an_unverified_slot_bootable() {
             Effect::ReadBack => assert!(has(&Effect::Download) && *reason == Event::Written),
             Effect::Seal => assert!(has(&Effect::ReadBack) && *reason == Event::DataMatched),
             Effect::Activate => assert!(has(&Effect::Seal) && *reason == Event::Sealed),
-            Effect::AskServer | Effect::Retire | Effect::Withdraw | Effect::Report(_) => {}
+            Effect::AskServer
+            | Effect::Retire
+            | Effect::Withdraw
+            | Effect::Reconsider
+            | Effect::Report(_) => {}
         }
     }
     let mut seen = 0;
@@ -123,7 +129,7 @@ fn every_failure_ends_in_a_report_and_then_in_rest() {
                 assert!(running);
                 assert_eq!(effects, [Effect::Report(trouble())]);
             }
-            Ok((State::Idle, effects)) => assert!(!running && effects.is_empty()),
+            Ok((State::Idle | State::NeedReboot(_), effects)) => assert!(!running && effects.is_empty()),
             other => assert!(!running && other.is_err()),
         }
     }
@@ -141,6 +147,17 @@ fn a_difference_that_does_not_fit_is_no_failure() {
             _ => assert!(answer.is_err(), "{state:?}"),
         }
     }
+}
+
+#[test]
+fn a_staged_release_is_withdrawn_when_it_fails_elsewhere() {
+    let staged = State::NeedReboot(target());
+    let step = |event| staged.clone().step(event);
+    assert_eq!(step(Event::CheckDue), Ok((staged.clone(), vec![Effect::Reconsider])));
+    assert_eq!(step(Event::Sound), Ok((staged.clone(), vec![])));
+    assert_eq!(step(Event::Condemned), Ok((staged.clone(), vec![Effect::Withdraw])));
+    assert_eq!(step(Event::Withdrawn), Ok((State::Idle, vec![])));
+    assert_eq!(step(Event::Failed(trouble())), Ok((staged.clone(), vec![])), "it is tried again");
 }
 
 fn every_flags() -> impl Iterator<Item = SlotFlags> + Clone {
