@@ -62,7 +62,7 @@ check: slow
 # part of it has other features of its dependencies, which are then built again.
 unit: slow
 	$(cargo) test --workspace --locked --exclude proa
-	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster update_machines,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
+	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster update_machines update_cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
 
 # The same random stream for Debian's etcd and for ours.
 differential: build
@@ -81,9 +81,10 @@ simulation: slow
 cluster: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test cluster -- --nocapture
 
-# Updates of machines, good and bad ones.
+# Updates of one machine and of three, good and bad ones.
 updates: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_machines -- --nocapture
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_cluster -- --nocapture
 
 # Two at a time: linking, elections and clients leave a core idle. The virtual
 # machines have both cores for themselves, for they are held to a time.

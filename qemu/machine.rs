@@ -31,6 +31,9 @@ const ETCD_PORT: u16 = 2379;
 /// fleetd's port in the guest.
 const FLEET_PORT: u16 = 49153;
 
+/// The port in the guest for what a unit serves.
+pub const UNIT_PORT: u16 = 8080;
+
 /// Where a machine's serial console goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Console {
@@ -72,14 +75,15 @@ pub struct Plan {
 /// A machine that can be switched on and off; dropping it ends it.
 ///
 /// `eth0` is the private network, `eth1` QEMU's user network, through which the host
-/// reaches the guest's etcd and fleetd, and the guest what its plan allows. A watchdog
-/// restarts the machine when nobody feeds it. Addresses, ports and disk stay
-/// the same from one power-on to the next.
+/// reaches the guest's etcd, fleetd and [`UNIT_PORT`], and the guest what its plan
+/// allows. A watchdog restarts the machine when nobody feeds it. Addresses, ports and
+/// disk stay the same from one power-on to the next.
 pub struct Machine {
     plan: Plan,
     hub: Arc<Hub>,
     etcd_port: u16,
     fleet_port: u16,
+    unit_port: u16,
     qemu: Option<Child>,
 }
 
@@ -89,8 +93,9 @@ impl Machine {
     /// # Errors
     /// [`Error::Io`] when the disk cannot be copied or no port is free.
     pub fn new(plan: Plan, hub: Arc<Hub>) -> Result<Self, Error> {
-        let ports = port::free_ports(2)?;
-        let machine = Self { plan, hub, etcd_port: ports[0], fleet_port: ports[1], qemu: None };
+        let ports = port::free_ports(3)?;
+        let (etcd_port, fleet_port, unit_port) = (ports[0], ports[1], ports[2]);
+        let machine = Self { plan, hub, etcd_port, fleet_port, unit_port, qemu: None };
         disk::copy(&machine.plan.image.disk(), &machine.disk())?;
         Ok(machine)
     }
@@ -120,6 +125,11 @@ impl Machine {
         self.fleet_port
     }
 
+    /// The port on this host's loopback address that leads to the guest's [`UNIT_PORT`].
+    pub fn unit_port(&self) -> u16 {
+        self.unit_port
+    }
+
     /// `http://127.0.0.1:PORT` of the guest's etcd.
     pub fn etcd_endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.etcd_port)
@@ -147,10 +157,11 @@ impl Machine {
             Outside::Closed => "on",
             Outside::Host => "off",
         };
-        let user = format!(
-            "user,id=outside,restrict={restrict},hostfwd=tcp:127.0.0.1:{}-:{ETCD_PORT},hostfwd=tcp:127.0.0.1:{}-:{FLEET_PORT}",
-            self.etcd_port, self.fleet_port
-        );
+        let mut user = format!("user,id=outside,restrict={restrict}");
+        let doors = [(self.etcd_port, ETCD_PORT), (self.fleet_port, FLEET_PORT), (self.unit_port, UNIT_PORT)];
+        for (here, there) in doors {
+            user.push_str(&format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
+        }
         let mut words: Vec<String> = Vec::new();
         let mut add = |option: &str, value: &str| words.extend([option.to_owned(), value.to_owned()]);
         // Half the boot time of the default `pc`, whose interrupt links are set up in ACPI

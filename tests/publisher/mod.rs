@@ -1,6 +1,7 @@
 //! Who publishes releases, on this host: a store, an update server on it, and the
 //! tools that make releases of the image in the build folder.
 
+#![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{
@@ -41,8 +42,20 @@ impl Publisher {
     }
 
     /// Makes a release of the image with another version and perhaps something wrong in
-    /// it, publishes it and points the channel `stable` at it.
+    /// it, and points the channel `stable` at it.
     pub fn publish(&self, image: &Path, version: &str, hook: Option<&str>) {
+        self.make(image, version, hook);
+        self.offer(version);
+    }
+
+    /// Points the channel `stable` at a release.
+    pub fn offer(&self, version: &str) {
+        self.omahactl(&["channel", "set", "stable", version]);
+    }
+
+    /// Makes a release as [`Publisher::publish`] does, and offers it to nobody yet: that
+    /// takes a core for some seconds, which machines that are held to a time may miss.
+    pub fn make(&self, image: &Path, version: &str, hook: Option<&str>) {
         let folder = self.dir.join(version);
         fs::create_dir_all(&folder).unwrap();
         let slot = folder.join("slot");
@@ -83,7 +96,6 @@ impl Publisher {
             .arg(&release));
         let text = |path: &Path| path.display().to_string();
         self.omahactl(&["release", "add", &text(&payload), "--metadata", &text(&release)]);
-        self.omahactl(&["channel", "set", "stable", version]);
     }
 }
 
