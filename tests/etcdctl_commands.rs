@@ -268,6 +268,17 @@ check perf --load=foo
 check datascale --load=foo
 alarm list extra
 alarm list
+put q 1 --dial-timeout=0s
+get q --dial-timeout=0
+compact 1
+compact 1
+mem li
+role gr r read x
+lea time 1
+m list
+txn <<< mod("q") > "0"\n\nput "key \"with\" space" "value \x23\u00e9\101"\n\nput a b\n\n
+get 'key "with" space'
+txn <<< mod("q") > "0"\n\nput "a\d" b\n\n\n
 "#;
 
 /// Both tools at members of ours.

@@ -25,6 +25,7 @@ mod user;
 mod v2;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::Write as _;
 use std::pin::Pin;
@@ -44,6 +45,9 @@ pub const APPLET: Applet = Applet { name: "etcdctl", link: "/usr/bin/etcdctl", m
 
 /// The version of etcd's API that is spoken.
 const API_VERSION: &str = "3.5";
+
+/// As good as for ever, and no timer overflows.
+const UNLIMITED: std::time::Duration = std::time::Duration::from_secs(86_400 * 365);
 
 /// What a command works with.
 struct Context {
@@ -205,7 +209,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
     let printer = Printer { format, hex: is_on("hex"), value_only: args.is_on("print-value-only") };
     let usual = Timeouts::default();
     let timeouts = Timeouts {
-        connect: duration(&args, "dial-timeout")?.unwrap_or(usual.connect),
+        connect: dial_timeout(&args)?.unwrap_or(usual.connect),
         request: duration(&args, "command-timeout")?.unwrap_or(usual.request),
     };
     let login = login(&|name| setting(&args, name), "Password: ")?;
@@ -259,26 +263,60 @@ fn choose(words: &[String]) -> Result<Option<(&'static Command, Vec<String>)>, F
     // Global flags may stand before the command.
     let places = argument_places(words);
     let at = |number: usize| places.get(number).map(|place| words[*place].as_str());
-    match at(0) {
+    let first = COMMANDS.iter().map(|command| command.words[0]).chain(["help", "version"]);
+    match at(0).map(|word| whole(word, first).unwrap_or(word)) {
         None | Some("help") => {
             emit(&help());
             return Ok(None);
         }
         Some("version") => {
-            emit(&format!("etcdctl version: {}\nAPI version: {API_VERSION}\n", env!("CARGO_PKG_VERSION")));
+            emit(&versions(API_VERSION));
             return Ok(None);
         }
         Some(_) => {}
     }
-    let named =
-        |command: &&Command| command.words.iter().enumerate().all(|(number, word)| at(number) == Some(*word));
-    let Some(command) = COMMANDS.iter().find(named) else {
-        let text = unknown(at(0).unwrap_or_default(), at(1));
+    let Some(command) = named(at) else {
+        let word = at(0).unwrap_or_default();
+        let text =
+            unknown(whole(word, COMMANDS.iter().map(|command| command.words[0])).unwrap_or(word), at(1));
         return Err(Failure::error(text));
     };
     let taken = &places[..command.words.len()];
     let rest = words.iter().enumerate().filter(|(place, _)| !taken.contains(place));
     Ok(Some((command, rest.map(|(_, word)| word.clone()).collect())))
+}
+
+/// The version of etcd whose command set this is, as `etcd --version` has the
+/// server's: scripts compare it.
+fn versions(api: &str) -> String {
+    let (etcd, proa) = (proa_etcd_server::PROTOCOL_VERSION, env!("CARGO_PKG_VERSION"));
+    format!("etcdctl version: {etcd}\nAPI version: {api}\nProa: {proa}\n")
+}
+
+/// The name that is meant by `word`: itself, or the only one that begins with it.
+///
+/// Source: cobra's `EnablePrefixMatching`, which etcdctl turns on; `compact` is what people type.
+fn whole(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let meant: BTreeSet<&str> = names.filter(|name| name.starts_with(word)).collect();
+    match meant.get(word) {
+        Some(name) => Some(name),
+        None if meant.len() == 1 => meant.first().copied(),
+        None => None,
+    }
+}
+
+/// The command that these words begin with.
+fn named<'a>(at: impl Fn(usize) -> Option<&'a str>) -> Option<&'static Command> {
+    let root = COMMANDS.iter().map(|command| command.words[0]).chain(["help", "version"]);
+    let first = whole(at(0)?, root)?;
+    let mut group = COMMANDS.iter().filter(|command| command.words[0] == first);
+    match group.clone().next()?.words.len() {
+        1 => group.next(),
+        _ => {
+            let second = whole(at(1)?, group.clone().map(|command| command.words[1]))?;
+            group.find(|command| command.words[1] == second)
+        }
+    }
 }
 
 fn unknown(word: &str, next: Option<&str>) -> String {
@@ -323,6 +361,15 @@ fn setting(args: &Args, name: &str) -> Option<String> {
         std::env::var(variable).ok().filter(|value| !value.is_empty())
     };
     args.get(name).map(str::to_owned).or_else(from_env)
+}
+
+/// `--dial-timeout`; 0 waits for as long as it takes, as with etcdctl.
+fn dial_timeout(args: &Args) -> Result<Option<std::time::Duration>, Failure> {
+    let given = setting(args, "dial-timeout").and_then(|text| proa_base::duration::parse(&text).ok());
+    if given.is_some_and(|timeout| timeout.is_zero()) {
+        return Ok(Some(UNLIMITED));
+    }
+    duration(args, "dial-timeout")
 }
 
 fn duration(args: &Args, name: &str) -> Result<Option<std::time::Duration>, Failure> {
@@ -387,6 +434,25 @@ mod tests {
         assert_eq!(rest, ["-w", "json", "--endpoints=a:1", "60"]);
         let (command, rest) = choose(&words("get get")).unwrap().unwrap();
         assert_eq!((command.words, rest), (&["get"][..], vec!["get".to_owned()]));
+    }
+
+    #[test]
+    fn a_word_is_written_as_far_as_it_must_be() {
+        #[rustfmt::skip]
+        let rows: [(&str, Option<&[&str]>); 8] = [
+            ("compact 3",      Some(&["compaction"])),
+            ("mem li",         Some(&["member", "list"])),
+            ("end status",     Some(&["endpoint", "status"])),
+            ("role grant x",   Some(&["role", "grant-permission"])),
+            ("user g",         None),
+            ("comp",           None),
+            ("lea g x",        Some(&["lease", "grant"])),
+            ("user get x",     Some(&["user", "get"])),
+        ];
+        for (line, want) in rows {
+            let found = choose(&words(line)).ok().flatten().map(|(command, _)| command.words);
+            assert_eq!(found, want, "{line}");
+        }
     }
 
     #[test]

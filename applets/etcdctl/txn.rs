@@ -101,23 +101,45 @@ fn condition(line: &str) -> Result<Compare, Failure> {
     })
 }
 
-/// A text in double quotes with Go's simple escapes, and what follows it.
+/// A text in double quotes with Go's escapes, and what follows it.
+///
+/// Source: Go's `strconv.Unquote`. A byte that is no text of its own (`\xff`) is
+/// refused, since a command line could not hold it either.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut out = String::new();
     let mut rest = text.strip_prefix('"')?.chars();
     loop {
         match rest.next()? {
             '"' => return Some((out, rest.as_str())),
-            '\\' => match rest.next()? {
-                'n' => out.push('\n'),
-                't' => out.push('\t'),
-                'r' => out.push('\r'),
-                plain @ ('"' | '\\') => out.push(plain),
-                _ => return None,
-            },
+            '\\' => out.push(escaped(&mut rest)?),
             plain => out.push(plain),
         }
     }
+}
+
+/// What stands behind a backslash.
+fn escaped(rest: &mut std::str::Chars<'_>) -> Option<char> {
+    let byte = |value: u32| char::from_u32(value).filter(char::is_ascii);
+    match rest.next()? {
+        'a' => Some('\x07'),
+        'b' => Some('\x08'),
+        'f' => Some('\x0c'),
+        'n' => Some('\n'),
+        'r' => Some('\r'),
+        't' => Some('\t'),
+        'v' => Some('\x0b'),
+        plain @ ('"' | '\\') => Some(plain),
+        'x' => byte(number(rest, 2, 16)?),
+        high @ '0'..='7' => byte(high.to_digit(8)? * 64 + number(rest, 2, 8)?),
+        'u' => char::from_u32(number(rest, 4, 16)?),
+        'U' => char::from_u32(number(rest, 8, 16)?),
+        _ => None,
+    }
+}
+
+/// As many digits as an escape has.
+fn number(rest: &mut std::str::Chars<'_>, digits: usize, radix: u32) -> Option<u32> {
+    (0..digits).try_fold(0, |value, _| Some(value * radix + rest.next()?.to_digit(radix)?))
 }
 
 /// `put KEY VALUE`, `get ...`, `del ...` with the flags of those commands.
@@ -182,6 +204,25 @@ mod tests {
         assert_eq!(delete.range_end, "b");
         let cut = text.trim_end();
         assert_eq!(read(&mut cut.as_bytes(), false).unwrap_err().code, 3);
+    }
+
+    #[test]
+    fn escapes_are_those_of_go() {
+        let rows = [
+            (r#"get "key \"with\" space""#, Some(r#"key "with" space"#)),
+            (r#"get "value \x23""#, Some("value #")),
+            (r#"get "\a\b\f\n\r\t\v\\""#, Some("\x07\x08\x0c\n\r\t\x0b\\")),
+            (r#"get "\043\u00e9\U0001f600""#, Some("#\u{e9}\u{1f600}")),
+            (r#"get 'as \x23'"#, Some(r"as \x23")),
+            (r#"get "\xff""#, None),
+            (r#"get "\x2""#, None),
+            (r#"get "\d""#, None),
+            (r#"get "\08""#, None),
+        ];
+        for (line, want) in rows {
+            let words = split(line);
+            assert_eq!(words.as_ref().map(|words| words[1].as_str()), want, "{line}");
+        }
     }
 
     #[test]

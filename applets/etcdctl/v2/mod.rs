@@ -247,8 +247,7 @@ fn without_command(words: &[String], first: Option<&str>, second: Option<&str>) 
     let group: Vec<&Command> = first.map_or(Vec::new(), in_group);
     match (first, second) {
         (None, _) if args.is_on("version") => {
-            let version = env!("CARGO_PKG_VERSION");
-            emit(&format!("etcdctl version: {version}\nAPI version: 2\n"));
+            emit(&super::versions("2"));
         }
         (None | Some("help" | "h"), _) => emit(&help(&COMMANDS.iter().collect::<Vec<_>>())),
         (Some(_), None) if !group.is_empty() => emit(&help(&group)),
