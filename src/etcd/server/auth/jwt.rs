@@ -384,6 +384,20 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_taken_for_the_key_in_it() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let (public, private) = (certificate.pem(), key.serialize_pem());
+        let token = jwt("ES256", None, Some(private.as_bytes())).sign(&alice(), 1_000).unwrap();
+        let known = jwt("ES256", Some(public.as_bytes()), None).owner(&token, 1_000);
+        assert_eq!(known, Some(alice()));
+        let cut = public.replacen("MII", "MIC", 1);
+        let error = Jwt::new(method_of("ES256").unwrap(), TTL, Some(cut.as_bytes()), None).err().unwrap();
+        assert_eq!(error, "pub-key: the certificate is damaged");
+    }
+
+    #[test]
     fn nothing_but_the_whole_token_is_believed() {
         let known = jwt("HS256", None, Some(b"secret"));
         let token = known.sign(&alice(), 1_000).unwrap();

@@ -1,6 +1,6 @@
 //! Keys in PEM files: the few forms that `openssl` writes.
 //!
-//! Sources: RFC 7468 (PEM), RFC 5280 (SubjectPublicKeyInfo), RFC 5915 (EC keys).
+//! Sources: RFC 7468 (PEM), RFC 5280 (SubjectPublicKeyInfo, certificates), RFC 5915 (EC keys).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +9,8 @@ const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
+/// `[0] EXPLICIT`, where RFC 5280 has the version of a certificate.
+const VERSION: u8 = 0xA0;
 /// `[1] EXPLICIT`, where RFC 5915 has the public half.
 const PUBLIC_HALF: u8 = 0xA1;
 
@@ -47,9 +49,8 @@ pub(super) fn public_key(file: &[u8]) -> Result<Vec<u8>, String> {
         match label.as_str() {
             "PUBLIC KEY" => return subject_public_key(&der).ok_or_else(wrong),
             "RSA PUBLIC KEY" => return Ok(der),
-            "CERTIFICATE" => {
-                return Err("it is a certificate: openssl x509 -pubkey -noout prints its key".to_owned());
-            }
+            // Its key alone: who signed it is not asked, nor how long it is good.
+            "CERTIFICATE" => return certified_key(&der).ok_or("the certificate is damaged".to_owned()),
             _ => {}
         }
     }
@@ -106,6 +107,21 @@ fn subject_public_key(der: &[u8]) -> Option<Vec<u8>> {
     let (whole, _) = element(der, SEQUENCE)?;
     let (_, key) = element(whole, SEQUENCE)?;
     bits(key).map(<[u8]>::to_vec)
+}
+
+/// The key in a certificate.
+fn certified_key(der: &[u8]) -> Option<Vec<u8>> {
+    let (whole, _) = element(der, SEQUENCE)?;
+    let (mut rest, _) = element(whole, SEQUENCE)?;
+    if let Some((_, after)) = element(rest, VERSION) {
+        rest = after;
+    }
+    (_, rest) = element(rest, INTEGER)?;
+    // Algorithm, issuer, validity, subject.
+    for _ in 0..4 {
+        (_, rest) = element(rest, SEQUENCE)?;
+    }
+    subject_public_key(rest)
 }
 
 fn sec1(der: &[u8]) -> Option<PrivateKey> {
