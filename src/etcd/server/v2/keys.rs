@@ -39,8 +39,8 @@ async fn perform(asked: Asked<'_>, method: Method) -> Result<Response<Body>, V2E
     let (head, body) = asked.request.into_parts();
     let form = body::form(&head.method, &head.headers, head.uri.query(), body).await?;
     let request = request::parse(method, &target[b"/v2/keys".len()..], &form, now_ns())?;
-    let key = request.path.strip_prefix(path::KEYS).filter(|key| !key.is_empty()).unwrap_or(b"/");
-    if !users::may(front, v2, &head, key, request.recursive).await {
+    let key = permitted(&request.path, &target);
+    if !users::may(front, v2, &head, &key, request.recursive).await {
         return Err(V2Error::of_request(V2Code::Unauthorized, "Insufficient credentials"));
     }
     match request.wish {
@@ -62,6 +62,16 @@ async fn perform(asked: Asked<'_>, method: Method) -> Result<Response<Body>, V2E
             Ok(told(front, &event, index, request.no_value_on_success))
         }
     }
+}
+
+/// The key that permissions are compared with. As it is asked for: with a slash at
+/// its end a directory is covered by what covers everything in it (`/foo/*`).
+fn permitted(node: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut key = node.strip_prefix(path::KEYS).unwrap_or_default().to_vec();
+    if key.is_empty() || (target.ends_with(b"/") && !key.ends_with(b"/")) {
+        key.push(b'/');
+    }
+    key
 }
 
 /// Reads a node of the applied state, and how far the tree is.
@@ -114,4 +124,23 @@ fn told(front: &Arc<Front>, event: &V2Event, index: u64, no_value_on_success: bo
     let mut response = reply::json(status, json::keys_event(event, no_value_on_success && writes_value));
     reply::tell_indexes(response.headers_mut(), front, index);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_the_end_counts_for_permissions_and_nothing_else_does() {
+        let rows = [
+            ("/v2/keys", "/1", "/"),
+            ("/v2/keys/", "/1/", "/"),
+            ("/v2/keys/a", "/1/a", "/a"),
+            ("/v2/keys/a//", "/1/a", "/a/"),
+            ("/v2/keys/a/../b/", "/1/b", "/b/"),
+        ];
+        for (target, node, want) in rows {
+            assert_eq!(permitted(node.as_bytes(), target.as_bytes()), want.as_bytes(), "{target}");
+        }
+    }
 }
