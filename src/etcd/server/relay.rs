@@ -213,13 +213,15 @@ fn listen_address(value: &str) -> Result<(), String> {
 
 /// `etcd gateway ...`: passes connections on until it is told to stop.
 pub fn gateway(args: &[String]) -> ExitCode {
-    let rest = match args.split_first() {
-        Some((word, rest)) if word == "start" => rest,
-        Some((word, _)) if matches!(word.as_str(), "-h" | "--help" | "help") => {
+    // Flags may stand before the word, as cobra takes them.
+    let start = args.iter().position(|word| word == "start");
+    let rest = match (args.first().map(String::as_str), start) {
+        (_, Some(place)) => [&args[..place], &args[place + 1..]].concat(),
+        (Some("-h" | "--help" | "help"), None) => {
             print!("{}", GATEWAY.help());
             return ExitCode::SUCCESS;
         }
-        Some(_) | None => {
+        (_, None) => {
             eprintln!("etcd: give etcd gateway start [flags]");
             return ExitCode::FAILURE;
         }
@@ -228,7 +230,7 @@ pub fn gateway(args: &[String]) -> ExitCode {
         print!("{}", GATEWAY.help());
         return ExitCode::SUCCESS;
     }
-    let settings = match GATEWAY.settle_here(rest, &[]) {
+    let settings = match GATEWAY.settle_here(&rest, &[]) {
         Ok(settings) => settings,
         Err(error) => return proa_base::cli::fail("etcd gateway", &error),
     };
