@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod etcd;
+mod process;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -112,4 +113,29 @@ fn ten_times_the_quota_is_written_and_deleted_without_maintenance() {
     wait_for("the space to come back", || (disk_bytes(&database) < quota / 4).then_some(()));
     let alarms = runtime.block_on(client.alarm(pb::AlarmRequest::default())).unwrap().alarms;
     assert_eq!(alarms, []);
+}
+
+/// What runbooks for etcd say: compact, defragment, clear the alarm, go on.
+#[test]
+fn who_compacts_and_defragments_a_full_store_can_write_at_once() {
+    let cluster = Cluster::start(1, &["--quota-backend-bytes=1048576"]);
+    let url = &cluster.members[0].client_url;
+    let etcdctl = |words: &[&str]| process::etcdctl(url, &[], words);
+    let mut word = 1_u64;
+    let mut next = || {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("{word:016x}")
+    };
+    let refused = wait_for("a full store", || {
+        let value: String = (0..4_096).map(|_| next()).collect();
+        etcdctl(&["put", "k", &value]).err()
+    });
+    assert!(refused.contains("etcdserver: mvcc: database space exceeded"), "{refused}");
+    let (runtime, client) = (runtime(), cluster.client());
+    let answer = runtime.block_on(client.range(pb::RangeRequest { key: "k".into(), ..Default::default() }));
+    let revision = answer.unwrap().header.unwrap().revision.to_string();
+    etcdctl(&["compact", &revision, "--physical"]).unwrap();
+    etcdctl(&["defrag"]).unwrap();
+    etcdctl(&["alarm", "disarm"]).unwrap();
+    assert_eq!(etcdctl(&["put", "k", "small"]).unwrap(), "OK\n");
 }

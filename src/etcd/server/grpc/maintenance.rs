@@ -1,5 +1,7 @@
 //! Looking after one member.
 
+use std::time::Duration;
+
 use proa_etcd_api::command::command::Op;
 use proa_etcd_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -55,12 +57,17 @@ impl Maintenance for Front {
     }
 
     /// Space of deleted data comes back without being asked for; there is
-    /// nothing to stop the member for.
+    /// nothing to stop the member for. Where room is short, the answer waits for
+    /// what a compaction has just freed: who asks clears the alarm and writes next.
     async fn defragment(
         &self,
         request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
         self.admit_root(&request).await?;
+        let until = tokio::time::Instant::now() + DEFRAGMENT_PATIENCE;
+        while self.space.is_low() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(DEFRAGMENT_POLL).await;
+        }
         // Without a header, as etcd.
         Ok(Response::new(DefragmentResponse { header: None }))
     }
@@ -121,6 +128,11 @@ impl Maintenance for Front {
         Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 }
+
+/// How long a defragmentation waits for room; less than the 5 s that etcdctl waits
+/// for the answer. What takes longer comes back by itself.
+const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(3);
+const DEFRAGMENT_POLL: Duration = Duration::from_millis(20);
 
 /// Snapshots that are sent at a time. Each takes a thread and up to 32 MiB, and
 /// keeps what was overwritten meanwhile on the disk.
