@@ -81,6 +81,22 @@ fn only_those_with_a_good_certificate_are_let_in() {
 }
 
 #[test]
+fn one_address_serves_both_schemes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new(folder.path(), "ca");
+    let plain = free_url();
+    let both = format!("{plain},{}", secure(&plain));
+    let flags = [format!("--listen-client-urls={both}"), format!("--advertise-client-urls={both}")];
+    let (_member, _) = guarded(folder.path(), &ca, &flags);
+    wait_for("the member", || etcdctl(&plain, &[], &["put", "k", "v"]).ok());
+    let alice = [vec![flag("cacert", ca.path())], ca.sign("alice", 2).flags().to_vec()].concat();
+    assert_eq!(etcdctl(&secure(&plain), &alice, &["get", "k"]).unwrap(), "k\nv\n");
+    // Who does speak TLS must still show a certificate.
+    let stranger = [flag("cacert", ca.path())];
+    assert!(etcdctl(&secure(&plain), &stranger, &["get", "k"]).is_err());
+}
+
+#[test]
 fn a_certificate_is_replaced_below_a_running_member() {
     let folder = tempfile::tempdir().unwrap();
     let (ca, next_ca) = (Ca::new(folder.path(), "ca"), Ca::new(folder.path(), "next"));

@@ -129,7 +129,11 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let peer_tls = config.peer_tls.open()?;
     let jwt = config.auth.tokens.open()?;
     let open_all = |all: &[Listen]| {
-        let one = |listen: &Listen| Ok((open(listen)?, client_tls.clone().filter(|_| listen.encrypted)));
+        let one = |listen: &Listen| {
+            let tls = client_tls.clone().filter(|_| listen.encrypted);
+            let tls = tls.map(|tls| if listen.also_plain { Arc::new(tls.taking_plain()) } else { tls });
+            Ok((open(listen)?, tls))
+        };
         all.iter().map(one).collect::<Result<Vec<(TcpListener, Option<Arc<ServerTls>>)>, RunError>>()
     };
     let listeners = open_all(&config.listen_clients)?;

@@ -277,5 +277,16 @@ pub(super) fn listens(name: &str, urls: &[String], reuse_port: bool) -> Result<V
         Ok(listen) => Ok(Listen { reuse_port, ..listen }),
         Err(right) => Err(BadConfig::new(format!("--{name}: bad value {text:?}: {right}"))),
     };
-    urls.iter().map(one).collect()
+    let mut all: Vec<Listen> = Vec::new();
+    for text in urls {
+        let listen = one(text)?;
+        match all.iter_mut().find(|known| known.address == listen.address && listen.address.port() != 0) {
+            Some(known) => {
+                known.also_plain |= known.encrypted != listen.encrypted;
+                known.encrypted |= listen.encrypted;
+            }
+            None => all.push(listen),
+        }
+    }
+    Ok(all)
 }

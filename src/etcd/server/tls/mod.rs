@@ -42,6 +42,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub encrypted: bool,
+    /// Whether a client may also do without: one address was given by both schemes.
+    pub also_plain: bool,
     /// `--socket-reuse-port`: whether others may listen on the same port.
     pub reuse_port: bool,
 }
@@ -69,7 +71,7 @@ impl Listen {
 impl From<SocketAddr> for Listen {
     /// Without TLS.
     fn from(address: SocketAddr) -> Self {
-        Self { address, encrypted: false, reuse_port: false }
+        Self { address, encrypted: false, also_plain: false, reuse_port: false }
     }
 }
 
@@ -121,11 +123,12 @@ pub struct ServerRules {
 }
 
 /// Shakes hands with those who dial.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerTls {
-    config: Fresh<ServerConfig>,
+    config: Arc<Fresh<ServerConfig>>,
     names_clients: bool,
-    gate: Gate,
+    takes_plain: bool,
+    gate: Arc<Gate>,
 }
 
 impl ServerTls {
@@ -137,8 +140,13 @@ impl ServerTls {
         let mut files = vec![rules.certificate.clone(), rules.key.clone()];
         files.extend(rules.trusted_ca.iter().chain(&rules.revoked).cloned());
         let names_clients = rules.names_clients;
-        let config = Fresh::new(files, move || server_config(&rules))?;
-        Ok(Self { config, names_clients, gate: Gate::default() })
+        let config = Arc::new(Fresh::new(files, move || server_config(&rules))?);
+        Ok(Self { config, names_clients, takes_plain: false, gate: Arc::default() })
+    }
+
+    /// The same for a listener that serves those without TLS, too.
+    pub fn taking_plain(&self) -> Self {
+        Self { takes_plain: true, ..self.clone() }
     }
 
     /// Shakes hands, within the deadline; the longest one under way is given up
@@ -155,6 +163,9 @@ impl ServerTls {
         let mut first = [0];
         stream.peek(&mut first).await?;
         if first[0] != HANDSHAKE_RECORD {
+            if self.takes_plain {
+                return Ok((Stream::Plain(stream), None));
+            }
             if first[0].is_ascii_uppercase() {
                 stream.write_all(PLAIN_ANSWER).await?;
             }
