@@ -31,6 +31,19 @@ fn id_of(runtime: &Runtime, member: &Member) -> u64 {
     wait_for("its id", status).header.unwrap().member_id
 }
 
+#[test]
+fn who_says_it_is_ready_has_told_its_name() {
+    // An empty token is a token, as for etcd.
+    let cluster = Cluster::start(3, &["--initial-cluster-token="]);
+    let runtime = runtime();
+    for member in &cluster.members {
+        let is_ready = || member.stderr().contains("ready to serve client requests").then_some(());
+        wait_for("the line that says ready", is_ready);
+        let known = members(&runtime, &one(member)).into_iter().find(|known| known.name == member.name);
+        assert_eq!(known.unwrap().client_urls, [member.client_url.clone()]);
+    }
+}
+
 fn refusal<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     match answer {
         Err(Error::Refused { text, .. } | Error::Unavailable { text, .. }) => text,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proa_base::settings::Settings;
+use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_client::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -27,6 +28,9 @@ use crate::{compaction, enter, listen, metrics};
 
 /// How long connections may take to end when the member stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks whether the others know this member's name and URLs.
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// Why a member did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -312,12 +316,21 @@ pub(crate) fn tell_systemd() {
     }
 }
 
-/// Says on stderr, in words that etcd's users look for, when there is a leader.
+/// Says on stderr, in words that etcd's users look for, when there is a leader and
+/// every member can know where this one serves clients: who waits for these lines
+/// may ask for the members next.
 async fn tell_when_ready(config: Config, node: Node) {
     let mut status = node.status();
     let Ok(status) = status.wait_for(|status| status.leader_id != 0).await.map(|now| now.clone()) else {
         return;
     };
+    let is_known = |member: &Member| {
+        (member.id, &member.name, &member.client_urls)
+            == (status.member_id, &config.name, &config.advertise_client_urls)
+    };
+    while !node.members().iter().any(is_known) {
+        tokio::time::sleep(READY_POLL).await;
+    }
     let listen: Vec<String> = config.listen_clients.iter().map(|listen| listen.address.to_string()).collect();
     eprintln!(
         "published local member to cluster through raft: name={} member-id={:x} cluster-id={:x} client-urls={}",

@@ -58,6 +58,8 @@ pub(super) struct Core {
 #[derive(Default)]
 pub(super) struct State {
     standing: Standing,
+    /// The leader that this member told its name and URLs, or tried to.
+    published_to: u64,
     pub(super) pending: VecDeque<Pending>,
     pub(super) pending_bytes: usize,
     /// Proposals of clients here that were proposed or forwarded, with the
@@ -337,7 +339,9 @@ impl Core {
             self.set_peers();
         }
         self.say_where();
-        if self.state.ticks % PUBLISH_TICKS == 1 {
+        let leader_id = self.state.standing.leader_id;
+        let is_new = std::mem::replace(&mut self.state.published_to, leader_id) != leader_id;
+        if is_new || self.state.ticks % PUBLISH_TICKS == 1 {
             self.publish_myself();
         }
         if self.state.farewell.is_some_and(|end| self.state.ticks >= end) {

@@ -44,7 +44,12 @@ pub const PROGRAM: Program = Program {
         ),
         setting("initial-cluster", "", "the first members: NAME=URL,NAME=URL", initial_cluster),
         setting("initial-cluster-state", "new", "new, or existing to join a running cluster", cluster_state),
-        setting("initial-cluster-token", "etcd-cluster", "keeps clusters of equal members apart", token),
+        setting(
+            "initial-cluster-token",
+            "etcd-cluster",
+            "keeps clusters of equal members apart",
+            checks::any,
+        ),
         setting(
             "discovery",
             "",

@@ -29,10 +29,6 @@ pub(super) fn cluster_state(value: &str) -> Result<(), String> {
     one_of(value, &["new", "existing"])
 }
 
-pub(super) fn token(value: &str) -> Result<(), String> {
-    if value.is_empty() { Err("give a word".to_owned()) } else { Ok(()) }
-}
-
 pub(super) fn discovery(value: &str) -> Result<(), String> {
     match value {
         "" => Ok(()),
