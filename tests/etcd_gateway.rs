@@ -102,6 +102,19 @@ fn a_watch_goes_on_for_as_long_as_it_is_read() {
 }
 
 #[test]
+fn a_quiet_watcher_is_told_how_far_it_is_as_often_as_is_set() {
+    let cluster = Cluster::start(1, &["--experimental-watch-progress-notify-interval=200ms"]);
+    let url = &cluster.members[0].client_url;
+    let create = r#"{"create_request":{"key":"aw==","progress_notify":true}}"#;
+    let mut watch = Stream::open(url, "/v3/watch", create);
+    assert_eq!(watch.next_line()["result"]["created"], true);
+    for _ in 0..2 {
+        let result = watch.next_line()["result"].take();
+        assert_eq!((&result["events"], &result["header"]["revision"]), (&Value::Null, &json!("1")));
+    }
+}
+
+#[test]
 fn what_a_stream_cannot_read_is_said_on_it() {
     let cluster = Cluster::start(1, &[]);
     let url = &cluster.members[0].client_url;

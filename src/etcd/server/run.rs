@@ -275,6 +275,7 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>) -> Arc<Front> {
         request_bytes: config.max_request_bytes,
         txn_ops: config.max_txn_ops,
         streams: config.max_streams,
+        progress_every: config.watch_progress_every,
         election_ms: config.election_ms,
         quota_bytes: config.quota_bytes,
     };

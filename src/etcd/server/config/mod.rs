@@ -77,6 +77,8 @@ pub struct Config {
     pub max_txn_ops: usize,
     /// `--max-concurrent-streams`.
     pub max_streams: u32,
+    /// `--experimental-watch-progress-notify-interval`.
+    pub watch_progress_every: Duration,
     /// `--bcrypt-cost`, `--auth-token`, `--auth-token-ttl`.
     pub auth: AuthConfig,
     /// `--auto-compaction-*`.
@@ -185,6 +187,7 @@ impl Config {
             max_request_bytes: settings.parsed("max-request-bytes"),
             max_txn_ops: settings.parsed("max-txn-ops"),
             max_streams: settings.parsed("max-concurrent-streams"),
+            watch_progress_every: progress_every(settings),
             auth: AuthConfig {
                 bcrypt_cost: settings.parsed("bcrypt-cost"),
                 token_ttl: Duration::from_secs(settings.parsed("auth-token-ttl")),
@@ -197,6 +200,13 @@ impl Config {
             warnings,
         })
     }
+}
+
+/// Source: etcd, which takes 0 for its default.
+fn progress_every(settings: &Settings) -> Duration {
+    let given = settings.get("experimental-watch-progress-notify-interval");
+    let given = proa_base::duration::parse(given).unwrap_or_default();
+    if given.is_zero() { Duration::from_secs(600) } else { given }
 }
 
 /// The URLs to tell others: as set, else as listened on, with the machine's

@@ -17,6 +17,7 @@ mod rights;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -60,6 +61,8 @@ pub struct Limits {
     pub txn_ops: usize,
     /// `--max-concurrent-streams`.
     pub streams: u32,
+    /// `--experimental-watch-progress-notify-interval`.
+    pub progress_every: Duration,
     /// `--election-timeout` in milliseconds.
     pub election_ms: u64,
     /// `--quota-backend-bytes`.

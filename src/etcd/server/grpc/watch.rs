@@ -27,9 +27,6 @@ use crate::watch::hub::{Delivery, Hub, Outlet, WatcherId};
 /// Answers on their way to one client. A client that does not read holds this
 /// many; what comes after them it is given from the disk later.
 const QUEUE_ANSWERS: usize = 128;
-/// How often a quiet watcher that wants to know is told how far it has come.
-/// Source: etcd's `progressReportInterval`.
-const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// How often a wanted progress report is tried while a watcher is behind.
 const PROGRESS_RETRY: Duration = Duration::from_millis(20);
 /// The id of answers that are about the whole stream.
@@ -60,6 +57,7 @@ impl Watch for Front {
             fragment_bytes: self.limits.request_bytes + OVERHEAD_BYTES,
             watchers: BTreeMap::new(),
             next_id: 0,
+            progress_every: self.limits.progress_every,
             owes_report: false,
         };
         let reader = tokio::spawn(stream.run(request.into_inner()));
@@ -136,6 +134,8 @@ struct WatchStream {
     fragment_bytes: usize,
     watchers: BTreeMap<i64, Own>,
     next_id: i64,
+    /// How often a quiet watcher that wants to know is told how far it has come.
+    progress_every: Duration,
     /// A progress report was asked for while a watcher was behind. However often
     /// it was asked for, one report answers: they would all say the same.
     owes_report: bool,
@@ -150,7 +150,7 @@ impl Drop for WatchStream {
 impl WatchStream {
     async fn run(mut self, mut requests: Streaming<WatchRequest>) {
         let mut rights = self.node.auth();
-        let mut progress = tokio::time::interval(PROGRESS_EVERY);
+        let mut progress = tokio::time::interval(self.progress_every);
         // The first tick of an interval comes at once.
         progress.tick().await;
         let mut retry = tokio::time::interval(PROGRESS_RETRY);
