@@ -57,5 +57,12 @@ fn generate_services() -> Result<(), Box<dyn Error>> {
         .extern_path(".v3lockpb", "::proa_etcd_api::v3lockpb")
         .extern_path(".authpb", "::proa_etcd_api::authpb")
         .compile_fds(descriptors)?;
+    // No part of the store's API: its messages are nobody else's.
+    println!("cargo:rerun-if-changed=proto");
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .build_client(false)
+        .build_server(true)
+        .compile_fds(protox::compile(["health.proto"], ["proto"])?)?;
     Ok(())
 }

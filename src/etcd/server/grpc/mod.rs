@@ -6,6 +6,7 @@
 mod auth;
 mod cluster;
 mod election;
+mod health;
 mod kv;
 mod lease;
 mod lock;
@@ -37,8 +38,10 @@ use crate::node::Node;
 use crate::space::Space;
 use crate::tls::ClientName;
 use crate::watch::hub::Hub;
+use health::Probes;
 use pb::auth_server::AuthServer;
 use pb::cluster_server::ClusterServer;
+use pb::health::health_server::HealthServer;
 use pb::kv_server::KvServer;
 use pb::lease_server::LeaseServer;
 use pb::maintenance_server::MaintenanceServer;
@@ -178,6 +181,7 @@ pub struct Services {
     lock: LockServer<Queues>,
     election: ElectionServer<Queues>,
     auth: AuthServer<Front>,
+    health: HealthServer<Probes>,
 }
 
 impl Services {
@@ -197,6 +201,7 @@ impl Services {
             lock: LockServer::from_arc(Arc::clone(&queues)).max_decoding_message_size(bytes),
             election: ElectionServer::from_arc(queues).max_decoding_message_size(bytes),
             auth: AuthServer::from_arc(front()).max_decoding_message_size(bytes),
+            health: HealthServer::new(Probes),
         }
     }
 
@@ -234,6 +239,7 @@ impl Services {
             "v3lockpb.Lock" => self.lock.call(request).await,
             "v3electionpb.Election" => self.election.call(request).await,
             "etcdserverpb.Auth" => self.auth.call(request).await,
+            "grpc.health.v1.Health" => self.health.call(request).await,
             _ => Ok(Status::unimplemented(format!("unknown service {service}")).into_http()),
         };
         match answer {

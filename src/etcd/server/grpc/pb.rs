@@ -4,6 +4,11 @@
 
 tonic::include_proto!("etcdserverpb");
 
+/// Package `grpc.health.v1`.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
 /// Package `v3lockpb`.
 pub mod v3lockpb {
     tonic::include_proto!("v3lockpb");
