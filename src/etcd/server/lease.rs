@@ -92,6 +92,12 @@ impl Deadlines {
         })
     }
 
+    /// Puts those that end first in front; of equal ones, and where none is known
+    /// because another member leads, the order stays.
+    pub fn sort(&self, ids: &mut [i64]) {
+        ids.sort_by_key(|id| self.leases.get(id).map_or(Millis(u64::MAX), |lease| lease.ends));
+    }
+
     /// Leases whose time is over, at most `limit`.
     pub fn ended(&self, now: Millis, limit: usize) -> Vec<i64> {
         self.leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| *id).take(limit).collect()
@@ -124,6 +130,17 @@ mod tests {
         deadlines.begin(Millis(9_000), 7, 10);
         assert_eq!(deadlines.ended(Millis(10_000), 10), Vec::<i64>::new());
         assert_eq!(deadlines.ended(Millis(19_000), 10), [7]);
+    }
+
+    #[test]
+    fn those_that_end_first_stand_in_front_and_unknown_ones_last() {
+        let mut deadlines = Deadlines::default();
+        for (now, id, granted_s) in [(0, 1, 60), (1, 2, 30), (2, 3, 30), (3, 4, 10)] {
+            deadlines.begin(Millis(now), id, granted_s);
+        }
+        let mut ids = [9, 1, 2, 3, 4, 8];
+        deadlines.sort(&mut ids);
+        assert_eq!(ids, [4, 2, 3, 1, 9, 8]);
     }
 
     #[test]

@@ -17,6 +17,11 @@ const TICK: Duration = Duration::from_millis(250);
 /// the others up for long.
 const MAX_REVOKED: usize = 500;
 
+/// Looks at a lease that the leader does not know though it was granted, and the
+/// time between two: half a second in all, more than applying lags behind.
+const LAG_LOOKS: u32 = 100;
+const LAG_POLL: Duration = Duration::from_millis(5);
+
 /// See the module.
 pub struct Lessor {
     node: Node,
@@ -84,7 +89,33 @@ impl Lessor {
         }
     }
 
+    /// Puts the leases that end first in front, as etcd lists them; only the
+    /// leader knows which ones.
+    pub fn sort_by_end(&self, ids: &mut [i64]) {
+        self.state().deadlines.sort(ids);
+    }
+
+    /// A lease that was granted a moment ago may be committed and not applied
+    /// yet, here or at the leader: who knows its id must not hear that there is none.
     async fn ask(&self, question: Question) -> Result<TimeToLive, EtcdError> {
+        let (Question::Renew(id) | Question::TimeToLive(id)) = question;
+        for attempt in 0..LAG_LOOKS {
+            match self.ask_once(question).await {
+                Err(EtcdError::LeaseNotFound) => {}
+                answer => return answer,
+            }
+            match attempt {
+                0 => self.node.linearizable().await?,
+                _ => tokio::time::sleep(LAG_POLL).await,
+            }
+            if self.node.leases().iter().all(|(known, _)| *known != id) {
+                break;
+            }
+        }
+        Err(EtcdError::LeaseNotFound)
+    }
+
+    async fn ask_once(&self, question: Question) -> Result<TimeToLive, EtcdError> {
         if self.node.status().borrow().is_leader {
             return self.answer(question);
         }

@@ -148,7 +148,8 @@ impl Lease for Front {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let by = self.caller(&request).await?;
         self.node.linearizable().await.map_err(refuse)?;
-        let leases: Vec<i64> = self.node.leases().into_iter().map(|(id, _)| id).collect();
+        let mut leases: Vec<i64> = self.node.leases().into_iter().map(|(id, _)| id).collect();
+        self.lessor.sort_by_end(&mut leases);
         let now = self.node.view();
         if now.auth.is_enabled() {
             let keys = leases.iter().map(|id| Need::ReadLease(*id));
