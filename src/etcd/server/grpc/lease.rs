@@ -2,8 +2,9 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{LeaseRevoke, command::Op};
 use proa_etcd_api::etcdserverpb::{
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::kv::blocking;
 use super::pb::lease_server::Lease;
-use super::{Front, header, refuse, unexpected};
+use super::{Front, header, leader_lost, refuse, unexpected};
 use crate::auth::Credentials;
 use crate::lease::least_ttl_s;
 
@@ -80,6 +81,7 @@ impl Lease for Front {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let credentials = Credentials::of(&request);
+        let needs_leader = super::needs_leader(request.metadata().as_ref());
         let (lessor, node, auth) = (Arc::clone(&self.lessor), self.node.clone(), Arc::clone(&self.auth));
         let answers = request.into_inner().then(move |request| {
             let (lessor, node, auth) = (Arc::clone(&lessor), node.clone(), Arc::clone(&auth));
@@ -100,7 +102,15 @@ impl Lease for Front {
                 Ok(LeaseKeepAliveResponse { header: Some(header(&node, revision)), id, ttl })
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        if !needs_leader {
+            return Ok(Response::new(Box::pin(answers)));
+        }
+        let patience = Duration::from_millis(self.limits.election_ms);
+        let lost = stream::once(leader_lost(self.node.clone(), patience)).map(|lost| Some(Err(lost)));
+        // The end of the answers ends the stream, though a leader could still be lost.
+        let answers = answers.map(Some).chain(stream::once(std::future::ready(None)));
+        let whole = stream::select(answers, lost).take_while(|answer| std::future::ready(answer.is_some()));
+        Ok(Response::new(Box::pin(whole.filter_map(std::future::ready))))
     }
 
     async fn lease_time_to_live(

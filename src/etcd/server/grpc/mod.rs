@@ -169,6 +169,25 @@ fn serves_as_learner(path: &str) -> bool {
     )
 }
 
+/// Whether who asks would rather hear that there is no leader than wait for one.
+///
+/// Source: etcd's `rpctypes.MetadataRequireLeaderKey`.
+fn needs_leader(headers: &http::HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
+/// What ends a stream that needs a leader, when there has been none for `patience`.
+async fn leader_lost(node: Node, patience: Duration) -> Status {
+    let mut status = node.status();
+    loop {
+        let lost = status.wait_for(|status| status.leader_id == 0).await.is_ok();
+        let back = async { status.wait_for(|status| status.leader_id != 0).await.is_ok() };
+        if !lost || !matches!(tokio::time::timeout(patience, back).await, Ok(true)) {
+            return refuse(EtcdError::NoLeader);
+        }
+    }
+}
+
 /// The services behind one door.
 #[derive(Clone)]
 pub struct Services {
@@ -228,6 +247,9 @@ impl Services {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         if self.front.node.status().borrow().is_learner && !serves_as_learner(request.uri().path()) {
             return refuse(EtcdError::NotSupportedForLearner).into_http();
+        }
+        if needs_leader(request.headers()) && self.front.node.status().borrow().leader_id == 0 {
+            return refuse(EtcdError::NoLeader).into_http();
         }
         // The generated services are always ready: no need to ask them.
         let answer = match service {

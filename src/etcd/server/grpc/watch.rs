@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::pb::watch_server::Watch;
 use super::rights::{Rights, reason_of};
-use super::{Front, OVERHEAD_BYTES, refuse};
+use super::{Front, OVERHEAD_BYTES, leader_lost};
 use crate::auth::Credentials;
 use crate::node::Node;
 use crate::watch::answer::Answer;
@@ -45,7 +45,7 @@ impl Watch for Front {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let needs_leader = request.metadata().get("hasleader").is_some_and(|value| value == "true");
+        let needs_leader = super::needs_leader(request.metadata().as_ref());
         let (queue, deliveries) = mpsc::channel(QUEUE_ANSWERS);
         let (failures, failure) = mpsc::channel(1);
         let rights = Arc::new(Rights::new(&self.node, &self.auth, &self.hub, Credentials::of(&request)));
@@ -105,19 +105,12 @@ impl Drop for Guarded {
 
 /// Ends a stream that asked for it when there has been no leader for `patience`.
 async fn fail_without_leader(node: Node, patience: Duration, failures: mpsc::Sender<Status>) {
-    let mut status = node.status();
-    loop {
-        let lost = tokio::select! {
-            lost = status.wait_for(|status| status.leader_id == 0) => lost.is_ok(),
-            () = failures.closed() => return,
-        };
-        let back = async { status.wait_for(|status| status.leader_id != 0).await.is_ok() };
-        if !lost || !matches!(tokio::time::timeout(patience, back).await, Ok(true)) {
-            // Nobody listens any more: as good.
-            let _ = failures.send(refuse(EtcdError::NoLeader)).await;
-            return;
-        }
-    }
+    let lost = tokio::select! {
+        lost = leader_lost(node, patience) => lost,
+        () = failures.closed() => return,
+    };
+    // Nobody listens any more: as good.
+    let _ = failures.send(lost).await;
 }
 
 struct Own {
