@@ -386,8 +386,13 @@ impl Core {
         }
         for ready in reads {
             let later = self.state.reads.split_off(&(ready.up_to + 1));
-            let waiters = std::mem::replace(&mut self.state.reads, later).into_values().collect();
-            let _ = self.applier.send(ToApplier::Reads(ready.index, waiters));
+            let waiters: Vec<_> = std::mem::replace(&mut self.state.reads, later).into_values().collect();
+            // What is applied can be read already: it is published before it is said.
+            if self.shared.status.borrow().applied >= ready.index {
+                waiters.into_iter().for_each(|waiter| drop(waiter.send(Ok(()))));
+            } else {
+                let _ = self.applier.send(ToApplier::Reads(ready.index, waiters));
+            }
         }
         for wanted in snapshots {
             if self.state.copying {
