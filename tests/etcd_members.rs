@@ -40,7 +40,7 @@ fn who_says_it_is_ready_has_told_its_name() {
         let is_ready = || member.stderr().contains("ready to serve client requests").then_some(());
         wait_for("the line that says ready", is_ready);
         let known = members(&runtime, &one(member)).into_iter().find(|known| known.name == member.name);
-        assert_eq!(known.unwrap().client_urls, [member.client_url.clone()]);
+        assert_eq!(known.unwrap().client_urls, std::slice::from_ref(&member.client_url));
     }
 }
 
