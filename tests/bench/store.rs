@@ -5,6 +5,7 @@
 //! comes from the same machine, so nothing else may run on it.
 
 mod load;
+#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 mod server;
 
 use std::time::Duration;
