@@ -62,7 +62,7 @@ check: slow
 # part of it has other features of its dependencies, which are then built again.
 unit: slow
 	$(cargo) test --workspace --locked --exclude proa
-	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster update_machines update_cluster,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
+	$(cargo) test --workspace --locked $(foreach t,$(filter-out cluster update_machines update_cluster update_power,$(basename $(notdir $(wildcard tests/*.rs)))),--test $(t))
 
 # The same random stream for Debian's etcd and for ours.
 differential: build
@@ -81,10 +81,11 @@ simulation: slow
 cluster: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test cluster -- --nocapture
 
-# Updates of one machine and of three, good and bad ones.
+# Updates of one machine and of three, good and bad ones, and with power cuts.
 updates: image
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_machines -- --nocapture
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_cluster -- --nocapture
+	PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_power -- --nocapture
 
 # Two at a time: linking, elections and clients leave a core idle. The virtual
 # machines have both cores for themselves, for they are held to a time.
@@ -102,7 +103,7 @@ prove: build
 	PROA_WATCH_WRITES=1000000 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_watchers -- --nocapture
 	PROA_UPDATE_KILLS=200 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test update_kill -- --nocapture
 	PROA_QUOTA_MIB=512 PROA_BIN=$(abspath $(release)/proa) $(cargo) test --workspace --locked --test etcd_space -- --nocapture
-	PROA_BAD_RELEASES=all $(MAKE) updates
+	PROA_BAD_RELEASES=all PROA_POWER_CUTS=30 $(MAKE) updates
 
 # On a machine that does nothing else, in alternating rounds with the real etcd.
 bench: build

@@ -84,6 +84,7 @@ pub struct Machine {
     etcd_port: u16,
     fleet_port: u16,
     unit_port: u16,
+    disk_server: Option<PathBuf>,
     qemu: Option<Child>,
 }
 
@@ -95,7 +96,7 @@ impl Machine {
     pub fn new(plan: Plan, hub: Arc<Hub>) -> Result<Self, Error> {
         let ports = port::free_ports(3)?;
         let (etcd_port, fleet_port, unit_port) = (ports[0], ports[1], ports[2]);
-        let machine = Self { plan, hub, etcd_port, fleet_port, unit_port, qemu: None };
+        let machine = Self { plan, hub, etcd_port, fleet_port, unit_port, disk_server: None, qemu: None };
         disk::copy(&machine.plan.image.disk(), &machine.disk())?;
         Ok(machine)
     }
@@ -108,6 +109,12 @@ impl Machine {
     /// The machine's disk, a raw image.
     pub fn disk(&self) -> PathBuf {
         self.plan.dir.join(format!("{}.img", self.name()))
+    }
+
+    /// Makes the machine reach its disk by NBD at this socket from the next power-on on,
+    /// and flush it: what is behind the socket may lose what was not flushed.
+    pub fn reach_disk_at(&mut self, socket: &Path) {
+        self.disk_server = Some(socket.to_owned());
     }
 
     /// What the machine wrote to its serial console since it was made.
@@ -174,9 +181,20 @@ impl Machine {
         add("-kernel", &self.plan.image.kernel().display().to_string());
         add("-initrd", &self.plan.image.initrd().display().to_string());
         add("-append", &self.plan.command_line);
-        // What QEMU has written is in the host's page cache and outlives QEMU, which is
-        // the only thing that loses power here; so no flush needs to reach this disk.
-        add("-drive", &format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()));
+        add(
+            "-drive",
+            &match &self.disk_server {
+                // What QEMU has written is in the host's page cache and outlives QEMU, which is
+                // the only thing that loses power here; so no flush needs to reach this disk.
+                None => format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()),
+                Some(socket) => {
+                    format!(
+                        "file=nbd+unix:///?socket={},if=virtio,format=raw,cache=writeback",
+                        socket.display()
+                    )
+                }
+            },
+        );
         add("-netdev", &format!("dgram,id=inside,local.type=fd,local.str={INHERITED}"));
         add("-device", &format!("virtio-net-pci,netdev=inside,mac=52:54:00:77:00:{number:02x},romfile="));
         add("-netdev", &user);

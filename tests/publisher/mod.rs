@@ -56,6 +56,12 @@ impl Publisher {
     /// Makes a release as [`Publisher::publish`] does, and offers it to nobody yet: that
     /// takes a core for some seconds, which machines that are held to a time may miss.
     pub fn make(&self, image: &Path, version: &str, hook: Option<&str>) {
+        self.make_from(image, version, hook, None);
+    }
+
+    /// Makes a release as [`Publisher::make`] does, and the difference to the one that
+    /// was made before as `from`.
+    pub fn make_from(&self, image: &Path, version: &str, hook: Option<&str>, from: Option<&str>) {
         let folder = self.dir.join(version);
         fs::create_dir_all(&folder).unwrap();
         let slot = folder.join("slot");
@@ -65,37 +71,38 @@ impl Publisher {
         run(&mut variant);
 
         let keys = image.join("keys");
-        let payload = folder.join(format!("full-{version}.payload"));
         let release = folder.join("release.json");
-        run(tool()
-            .args(["payload", "--level", "3", "--new"])
-            .arg(&slot)
-            .arg("--rsa-key")
-            .arg(keys.join("payload-key.pem"))
-            .arg("-o")
-            .arg(&payload));
-        run(tool()
-            .args([
-                "metadata",
-                "--app",
-                PROA_APP,
-                "--version",
-                version,
-                "--minimum",
-                "0",
-                "--expires-days",
-                "1",
-            ])
-            .arg("--slot")
-            .arg(&slot)
-            .arg("--key")
-            .arg(keys.join("release.pk8"))
-            .arg("--payload")
-            .arg(&payload)
-            .arg("-o")
-            .arg(&release));
-        let text = |path: &Path| path.display().to_string();
-        self.omahactl(&["release", "add", &text(&payload), "--metadata", &text(&release)]);
+        let mut metadata = tool();
+        metadata.args(["metadata", "--app", PROA_APP, "--version", version, "--minimum", "0"]);
+        metadata.args(["--expires-days", "1", "--slot"]).arg(&slot);
+        metadata.arg("--key").arg(keys.join("release.pk8")).arg("-o").arg(&release);
+        let mut payloads = Vec::new();
+        for old in std::iter::once(None).chain(from.map(Some)) {
+            let name = old.map_or("full".to_owned(), |old| format!("from-{old}"));
+            let payload = folder.join(format!("{name}-{version}.payload"));
+            let mut make = tool();
+            make.args(["payload", "--level", "3", "--new"]).arg(&slot);
+            make.arg("--rsa-key").arg(keys.join("payload-key.pem")).arg("-o").arg(&payload);
+            metadata.arg("--payload").arg(&payload);
+            if let Some(old) = old {
+                make.arg("--old").arg(self.dir.join(old).join("slot"));
+                metadata.arg("--from").arg(self.dir.join(old).join("release.json"));
+            }
+            run(&mut make);
+            payloads.push(payload.display().to_string());
+        }
+        run(&mut metadata);
+        let mut words = vec!["release", "add"];
+        words.extend(payloads.iter().map(String::as_str));
+        let release = release.display().to_string();
+        words.extend(["--metadata", &release]);
+        self.omahactl(&words);
+    }
+
+    /// Takes the whole payload of a release away from the server: what still updates to
+    /// it, takes the difference.
+    pub fn lose_whole(&self, version: &str) {
+        fs::remove_file(self.omahad.packages.join(format!("full-{version}.payload"))).unwrap();
     }
 }
 
