@@ -389,7 +389,10 @@ impl Core {
             let waiters: Vec<_> = std::mem::replace(&mut self.state.reads, later).into_values().collect();
             // What is applied can be read already: it is published before it is said.
             if self.shared.status.borrow().applied >= ready.index {
-                waiters.into_iter().for_each(|waiter| drop(waiter.send(Ok(()))));
+                for waiter in waiters {
+                    // It may have given up meanwhile.
+                    let _ = waiter.send(Ok(()));
+                }
             } else {
                 let _ = self.applier.send(ToApplier::Reads(ready.index, waiters));
             }
