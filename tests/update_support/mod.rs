@@ -429,6 +429,15 @@ impl Engine {
         Some(kib("VmHWM:")?.saturating_sub(of_the_binary))
     }
 
+    /// Seconds that it had of a processor, for itself and in the kernel.
+    pub fn processor_s(&self) -> Option<(f64, f64)> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let mut words = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        // In hundredths, whatever the kernel counts in: USER_HZ.
+        let mut seconds = || words.next()?.parse::<f64>().ok().map(|ticks| ticks / 100.0);
+        Some((seconds()?, seconds()?))
+    }
+
     pub fn kill(mut self) -> Option<u64> {
         let peak = self.peak_kib();
         self.child.kill().unwrap();

@@ -1,24 +1,25 @@
 //! Fetching a payload and writing its operations as they come: cut anywhere, held
 //! nowhere, and taken up where the disk is known to have it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proa_update_model::{
     kept::Kept,
-    payload::{Checkpoint, Event, Fault, Reader, apply, rsa::PublicKey},
+    payload::{Checkpoint, Event, Fault, OPERATION_BYTES_MAX, Reader, apply, rsa::PublicKey},
 };
 
 use crate::{
     error::{Error, file},
     http::Http,
     install::Slot,
-    medium::Medium,
+    medium::{Medium, Room},
     offer::Offer,
 };
 
-/// How much is written before it is flushed and the transfer's place is kept. A
-/// cut costs as much again at most; a flush costs a few milliseconds.
-const KEEP_EVERY_BYTES: u64 = 8 << 20;
+/// How much is written, and how long, before it is flushed and the transfer's place is
+/// kept. A cut costs as much again at most. A flush and what is kept cost some 10
+/// milliseconds, in which a good disk and network could move the bytes themselves.
+const KEEP_EVERY: (u64, Duration) = (8 << 20, Duration::from_millis(250));
 /// Failures in a row, without a byte in between, before the next URL is tried.
 ///
 /// Source: CoreOS update_engine, `MaxFailureCountPerUrl`.
@@ -101,16 +102,17 @@ impl<M: Medium> Transfer<'_, M> {
         let reader = reader.as_mut().expect("just made");
         let (url, size) = (&self.offer.urls[url], self.offer.expected.size_bytes);
         let mut body = self.http.get(url, reader.offset(), size).await?;
-        let mut unkept = 0;
+        let mut room = Room::new(OPERATION_BYTES_MAX);
+        let (mut unkept, mut kept_at) = (0, Instant::now());
         while let Some(bytes) = body.next().await? {
             let mut input = &bytes[..];
             while let Some(event) = reader.push(&mut input)? {
                 if let Event::Operation { index, data } = event {
-                    unkept += write(self.medium, self.slot, self.running, reader, index, &data)?;
-                    if unkept >= KEEP_EVERY_BYTES {
+                    unkept += self.write(reader, index, &data, &mut room)?;
+                    if unkept >= KEEP_EVERY.0 && kept_at.elapsed() >= KEEP_EVERY.1 {
                         self.medium.sync().map_err(file("write", "the slot"))?;
                         progress.keep(reader.checkpoint().expect("there is a manifest"))?;
-                        unkept = 0;
+                        (unkept, kept_at) = (0, Instant::now());
                     }
                     body.resume_clock();
                 }
@@ -123,6 +125,22 @@ impl<M: Medium> Transfer<'_, M> {
             Err(Fault::Truncated { .. }) => Err(Error::Cut { url: url.to_string(), got, want }),
             Err(fault) => Err(fault.into()),
         }
+    }
+
+    /// Writes what operation `index` makes; how many bytes.
+    fn write(&mut self, reader: &Reader, index: usize, data: &[u8], room: &mut Room) -> Result<u64, Error> {
+        let Self { medium, slot, running, .. } = self;
+        let manifest = reader.manifest().expect("it comes before its operations");
+        let operation = &manifest.operations[index];
+        let target = room.part(operation.target_bytes);
+        let mut source = |offset: u64, into: &mut [u8]| medium.read(running.start + offset, into);
+        apply::render_into(target, operation, data, &mut source)
+            .map_err(|source| Error::Apply { index, source })?;
+        let bytes = target.len() as u64;
+        // The manifest was checked against the signed size, and that against the slot.
+        assert!(operation.target_offset + bytes <= slot.bytes, "operation {index} leaves the slot");
+        medium.write(slot.start + operation.target_offset, target).map_err(file("write", "the slot"))?;
+        Ok(bytes)
     }
 
     /// A reader that stands where the last one was kept, or at the beginning.
@@ -153,26 +171,6 @@ impl<M: Medium> Transfer<'_, M> {
         }
         Ok(Reader::new(expected.clone(), key.clone())?)
     }
-}
-
-/// Writes what operation `index` makes; how many bytes.
-fn write(
-    medium: &mut impl Medium,
-    slot: Slot,
-    running: Slot,
-    reader: &Reader,
-    index: usize,
-    data: &[u8],
-) -> Result<u64, Error> {
-    let manifest = reader.manifest().expect("it comes before its operations");
-    let operation = &manifest.operations[index];
-    let mut source = |offset: u64, into: &mut [u8]| medium.read(running.start + offset, into);
-    let bytes =
-        apply::render(operation, data, &mut source).map_err(|source| Error::Apply { index, source })?;
-    // The manifest was checked against the signed size, and that against the slot.
-    assert!(operation.target_offset + bytes.len() as u64 <= slot.bytes, "operation {index} leaves the slot");
-    medium.write(slot.start + operation.target_offset, &bytes).map_err(file("write", "the slot"))?;
-    Ok(bytes.len() as u64)
 }
 
 /// The place of the transfer of this payload into this slot, if one is kept.

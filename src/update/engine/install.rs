@@ -12,7 +12,7 @@ use proa_update_model::{
 
 use crate::{
     error::{Error, file},
-    medium::Medium,
+    medium::{Medium, Room},
 };
 
 /// How much is read at once: the size of the largest operation.
@@ -129,14 +129,15 @@ pub async fn read_back(
     let doing = || file("read back", "the slot");
     medium.sync().map_err(file("write", "the slot"))?;
     let mut tree = TreeBuilder::new(data_blocks, salt)?;
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut room = Room::new(CHUNK_BYTES);
     let (mut at, end) = (0, data_blocks * BLOCK_BYTES as u64);
     medium.forget(slot.start, end);
     while at < end {
         let count = (end - at).min(CHUNK_BYTES as u64) as usize;
-        medium.read(slot.start + at, &mut buffer[..count]).map_err(doing())?;
+        let chunk = room.part(count);
+        medium.read(slot.start + at, chunk).map_err(doing())?;
         medium.forget(slot.start + at, count as u64);
-        tree.push(&buffer[..count])?;
+        tree.push(chunk)?;
         at += count as u64;
         // Others have their turn: the bus is answered in between.
         tokio::task::yield_now().await;

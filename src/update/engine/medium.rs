@@ -1,10 +1,13 @@
-//! The disk as the updater writes it, with little memory: what is written is sent
-//! on its way at once, and what is read back comes from the medium.
+//! The disk as the updater writes it: past the page cache, which would cost more than
+//! all the hashing and unpacking, and what is read back comes from the medium.
 
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
     path::Path,
 };
 
@@ -32,9 +35,38 @@ pub trait Medium {
     fn forget(&mut self, offset: u64, bytes: u64);
 }
 
+/// What the place and the length of a transfer past the page cache, and its memory,
+/// have to be multiples of: the largest sector that disks have.
+const ALIGNMENT: usize = 4096;
+
+/// Memory from and to which a disk transfers past the page cache.
+pub struct Room {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Room {
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let bytes = vec![0; bytes + ALIGNMENT];
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        Self { bytes, start }
+    }
+
+    /// Its first bytes, with what was there before.
+    ///
+    /// # Panics
+    /// When there is room for fewer.
+    pub fn part(&mut self, bytes: usize) -> &mut [u8] {
+        &mut self.bytes[self.start..][..bytes]
+    }
+}
+
 /// A disk's device, or a file that holds one.
 pub struct DiskFile {
     file: File,
+    /// The same past the page cache; `None` on a file system that cannot.
+    direct: Option<File>,
     /// What was sent on its way last: waited for before the next is written.
     under_way: Option<(u64, u64)>,
 }
@@ -45,8 +77,17 @@ impl DiskFile {
     /// # Errors
     /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { file, under_way: None })
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).open(path)?;
+        let direct = options.custom_flags(libc::O_DIRECT).open(path).ok();
+        Ok(Self { file, direct, under_way: None })
+    }
+
+    /// Where a transfer can go past the page cache.
+    fn direct(&self, offset: u64, bytes: &[u8]) -> Option<&File> {
+        let fits = |number: usize| number.is_multiple_of(ALIGNMENT);
+        let is_aligned = fits(offset as usize) && fits(bytes.len()) && fits(bytes.as_ptr().addr());
+        self.direct.as_ref().filter(|_| is_aligned)
     }
 
     fn send(&self, offset: u64, bytes: u64, flags: libc::c_uint) {
@@ -58,12 +99,15 @@ impl DiskFile {
 
 impl Medium for DiskFile {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
+        self.direct(offset, into).unwrap_or(&self.file).read_exact_at(into, offset)
     }
 
-    /// At most two writes are dirty at a time: the kernel is told to write this
-    /// one, and the one before is waited for.
+    /// Of what goes through the page cache at most two writes are dirty at a time: the
+    /// kernel is told to write this one, and the one before is waited for.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(direct) = self.direct(offset, bytes) {
+            return direct.write_all_at(bytes, offset);
+        }
         self.file.write_all_at(bytes, offset)?;
         self.send(offset, bytes.len() as u64, libc::SYNC_FILE_RANGE_WRITE);
         if let Some((offset, bytes)) = self.under_way.replace((offset, bytes.len() as u64)) {

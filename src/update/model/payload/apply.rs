@@ -59,36 +59,53 @@ pub enum Failure {
 /// writes, reads beyond the old system, or `source` fails.
 pub fn render(operation: &Operation, data: &[u8], source: &mut Source<'_>) -> Result<Vec<u8>, Failure> {
     let mut target = vec![0; operation.target_bytes];
+    render_into(&mut target, operation, data, source)?;
+    Ok(target)
+}
+
+/// Fills `target` as [`render`] makes it. After an error it holds anything.
+///
+/// # Errors
+/// As [`render`].
+///
+/// # Panics
+/// When `target` has not [`Operation::target_bytes`].
+pub fn render_into(
+    mut target: &mut [u8],
+    operation: &Operation,
+    data: &[u8],
+    source: &mut Source<'_>,
+) -> Result<(), Failure> {
+    assert_eq!(target.len(), operation.target_bytes, "the room of another operation");
     match operation.kind {
-        Kind::Zero => {}
+        Kind::Zero => target.fill(0),
         Kind::Replace if data.len() == target.len() => target.copy_from_slice(data),
         Kind::Replace => return Err(Failure::Data("it has not the size of what is written")),
         Kind::ReplaceZstd => {
-            if unpack(data, &mut target)? != target.len() {
+            if unpack(data, target)? != target.len() {
                 return Err(Failure::Data("it unpacks to fewer bytes than are written"));
             }
         }
         Kind::SourceCopy => {
-            let mut rest = &mut target[..];
             for range in &operation.source {
                 let bytes = (range.end - range.start) as usize;
-                let Some((part, later)) = rest.split_at_mut_checked(bytes) else {
+                let Some((part, later)) = target.split_at_mut_checked(bytes) else {
                     return Err(Failure::Data("its sources are more than it writes"));
                 };
                 read(source, operation, range.start, part)?;
-                rest = later;
+                target = later;
             }
-            if !rest.is_empty() {
+            if !target.is_empty() {
                 return Err(Failure::Data("its sources are less than it writes"));
             }
         }
         Kind::SourceZstdDiff => {
             let mut stream = vec![0; 4 + PIECES_MAX * PIECE_BYTES + target.len()];
             let bytes = unpack(data, &mut stream)?;
-            patch(operation, &stream[..bytes], &mut target, source)?;
+            patch(operation, &stream[..bytes], target, source)?;
         }
     }
-    Ok(target)
+    Ok(())
 }
 
 /// Unpacks the one frame that `data` is into `room`; gives the bytes it has.
