@@ -145,8 +145,9 @@ pub(super) fn initial_of_flags(
 fn refuse_second_life(config: &NodeConfig, initial: &Initial) -> Result<(), NodeError> {
     let Identity { cluster_id, member_id } = initial.identity;
     let others = initial.members.iter().filter(|member| member.id != member_id);
-    for url in others.flat_map(|member| &member.peer_urls) {
-        let Ok(known) = question::ask_members(url, config.peer_tls.client.as_ref()) else { continue };
+    let urls = others.flat_map(|member| &member.peer_urls);
+    for (_, answer) in question::ask_members_at(urls, config.peer_tls.client.as_ref()) {
+        let Ok(known) = answer else { continue };
         let is_gone = !known.members.iter().any(|member| member.id == member_id);
         if known.cluster_id == cluster_id && (is_gone || known.has_run(member_id)) {
             let name = &config.name;
@@ -173,8 +174,8 @@ fn initial_of_join(config: &NodeConfig, others: &[String]) -> Result<Initial, No
     let mut trouble = "--initial-cluster names nobody else".to_owned();
     // All are asked: one of them may have heard of this member what others have not.
     let mut answers = Vec::new();
-    for url in others {
-        match question::ask_members(url, config.peer_tls.client.as_ref()) {
+    for (url, answer) in question::ask_members_at(others, config.peer_tls.client.as_ref()) {
+        match answer {
             Ok(known) => answers.push(known),
             Err(error) => trouble = format!("{url}: {error}"),
         }

@@ -159,6 +159,20 @@ pub fn ask_members(url: &str, tls: Option<&ClientTls>) -> io::Result<Known> {
     Known::decode(cluster_id, answer)
 }
 
+/// [`ask_members`] at each of `urls`, all at the same time: one that is silent holds up
+/// nobody but itself. The answers in the order of the URLs.
+pub fn ask_members_at<'a>(
+    urls: impl IntoIterator<Item = &'a String>,
+    tls: Option<&ClientTls>,
+) -> Vec<(&'a String, io::Result<Known>)> {
+    std::thread::scope(|scope| {
+        let ask = |url: &'a String| (url, scope.spawn(move || ask_members(url, tls)));
+        let asked: Vec<_> = urls.into_iter().map(ask).collect();
+        let panicked = |_| Err(io::Error::other("the thread that asked it panicked"));
+        asked.into_iter().map(|(url, thread)| (url, thread.join().unwrap_or_else(panicked))).collect()
+    })
+}
+
 /// Asks at one peer URL of `cluster_id` to be let in. Blocks for some seconds at most.
 ///
 /// # Errors
@@ -176,9 +190,7 @@ pub fn ask_entry(
 }
 
 fn ask(url: &str, tls: Option<&ClientTls>, cluster_id: u64, question: &Question) -> io::Result<(u64, Bytes)> {
-    let mut stream = snapshot::dial(&[url.to_owned()], tls)?;
-    stream.tcp().set_read_timeout(Some(PATIENCE))?;
-    stream.tcp().set_write_timeout(Some(PATIENCE))?;
+    let mut stream = snapshot::dial(&[url.to_owned()], tls, PATIENCE)?;
     let handshake = Handshake { purpose: Purpose::Question, cluster_id, from: 0, to: 0, boot: 0, count: 0 };
     stream.write_all(&handshake.encode())?;
     let mut verdict = [0; ANSWER_BYTES];
@@ -258,5 +270,30 @@ mod tests {
             let _ = Known::decode(1, Bytes::from(bytes.clone()));
             let _ = Entry::decode(Bytes::from(bytes));
         }
+    }
+
+    /// Nobody is answered before all were asked.
+    #[test]
+    fn a_silent_member_holds_up_no_other_question() {
+        let all = std::sync::Barrier::new(3);
+        let listen = |_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let listeners: Vec<_> = (0..3).map(listen).collect();
+        let url = |at: usize| format!("http://{}", listeners[at].local_addr().expect("bound"));
+        let urls: Vec<String> = (0..3).map(url).collect();
+        let begun = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for listener in &listeners {
+                let all = &all;
+                scope.spawn(move || {
+                    let accepted = listener.accept();
+                    all.wait();
+                    drop(accepted);
+                });
+            }
+            let answers = ask_members_at(&urls, None);
+            assert!(answers.iter().map(|(url, _)| *url).eq(&urls));
+            assert!(answers.iter().all(|(_, answer)| answer.is_err()));
+        });
+        assert!(begun.elapsed() < PATIENCE, "they were asked one after the other");
     }
 }

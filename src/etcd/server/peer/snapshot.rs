@@ -59,7 +59,7 @@ pub(super) fn send(
     folder: &Path,
 ) -> io::Result<()> {
     let files = describe(folder).map_err(io::Error::other)?;
-    let mut stream = dial(urls, tls)?;
+    let mut stream = dial(urls, tls, SILENCE)?;
     stream.write_all(&handshake.encode())?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer)?;
@@ -83,19 +83,24 @@ pub(super) fn send(
     if done[0] == DONE { Ok(()) } else { Err(io::Error::other("the receiver did not confirm")) }
 }
 
-/// Connects to the first of `urls` that takes a connection.
+/// Connects to the first of `urls` that takes a connection, which from then on may be
+/// silent for so long.
 ///
 /// # Errors
 /// Why the last one did not.
-pub(super) fn dial(urls: &[String], tls: Option<&ClientTls>) -> io::Result<BlockingStream> {
+pub(super) fn dial(
+    urls: &[String],
+    tls: Option<&ClientTls>,
+    silence: Duration,
+) -> io::Result<BlockingStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known");
     for url in urls {
         let authority = authority(url).map_err(io::Error::other)?;
         for address in authority.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(SILENCE))?;
-                    stream.set_write_timeout(Some(SILENCE))?;
+                    stream.set_read_timeout(Some(silence))?;
+                    stream.set_write_timeout(Some(silence))?;
                     return match is_encrypted(url) {
                         false => Ok(BlockingStream::Plain(stream)),
                         true => dialing(tls)?.connect_blocking(authority, stream),
