@@ -107,8 +107,8 @@ prove: build
 
 # On a machine that does nothing else, in alternating rounds with the real etcd.
 bench: build
-	PROA_BIN=$(abspath $(release)/proa) $(cargo) bench --locked -p proa --bench store -- \
-		$$(buildroot/peers.sh | sed 's,\(.*\) \(.*\),etcd-\1=\2/usr/bin/etcd,')
+	peers=$$(buildroot/peers.sh | sed 's,\(.*\) \(.*\),etcd-\1=\2/usr/bin/etcd,'); export PROA_BIN=$(abspath $(release)/proa); \
+	for bench in store pauses; do $(cargo) bench --locked -p proa --bench $$bench -- $$peers; done
 	PROA_BIN=$(abspath $(release)/proa) $(cargo) bench --locked -p proa --bench update
 
 # Not the keys, without which no machine would take another release, and not the
