@@ -18,9 +18,13 @@ pub struct DatabaseOptions {
     pub max_open_files: u16,
 }
 
-/// Most bytes a second that flushing and merging write: a fraction of what the
-/// slowest disk worth a server does, and several times what clients can write.
-const MERGE_BYTES_PER_S: i64 = 128 << 20;
+/// Most bytes a second that flushing and merging write. The limit moves with the work
+/// there is, down to a twentieth of this: some 50 MiB/s, which must be above what
+/// clients write, for they wait when a flush cannot keep up.
+const MERGE_BYTES_PER_S: i64 = 1 << 30;
+/// The limit is dealt out in parts of this many microseconds, so that the log's fsync
+/// waits behind a small one, and moves after a hundred of them.
+const MERGE_PART_US: i64 = 10_000;
 /// A file with [`DELETIONS`] among some [`DELETIONS_OF`] entries in a row is worth
 /// merging: one scrub step leaves as many.
 const DELETIONS_OF: usize = 1_024;
@@ -53,9 +57,9 @@ impl DatabaseOptions {
         options.set_max_background_jobs(2);
         options.set_bytes_per_sync(1 << 20);
         options.set_max_open_files(i32::from(self.max_open_files.max(16)));
-        // Merging must not take the disk from the log: its fsync would wait. The
-        // limit moves below this with the work there is, flushes go first.
-        options.set_auto_tuned_ratelimiter(MERGE_BYTES_PER_S, 100_000, 10);
+        // Merging must not take the disk from the log: its fsync would wait. Flushes
+        // go first.
+        options.set_auto_tuned_ratelimiter(MERGE_BYTES_PER_S, MERGE_PART_US, 10);
         // Deleted data is at the bottom and its deletions are above: files that
         // are mostly deletions are merged downwards without waiting for more.
         options.add_compact_on_deletion_collector_factory(DELETIONS_OF, DELETIONS, 0.5);
