@@ -5,8 +5,8 @@
 
 pub mod checks;
 
-use crate::cmdline::Word;
-use std::{collections::BTreeMap, fmt};
+use crate::{cmdline::Word, duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// One setting of a program.
 #[derive(Clone, Copy)]
@@ -139,6 +139,25 @@ impl Settings {
     /// As [`Self::get`], and when the check accepts what the type does not.
     pub fn parsed<T: std::str::FromStr>(&self, name: &str) -> T {
         match self.get(name).parse() {
+            Ok(value) => value,
+            Err(_) => panic!("the check of setting {name} accepted {:?}", self.get(name)),
+        }
+    }
+
+    /// The value, unless it is empty.
+    ///
+    /// # Panics
+    /// As [`Self::get`].
+    pub fn given(&self, name: &str) -> Option<&str> {
+        Some(self.get(name)).filter(|value| !value.is_empty())
+    }
+
+    /// The value as a Go duration, which the setting's check has accepted.
+    ///
+    /// # Panics
+    /// As [`Self::parsed`].
+    pub fn duration(&self, name: &str) -> Duration {
+        match duration::parse(self.get(name)) {
             Ok(value) => value,
             Err(_) => panic!("the check of setting {name} accepted {:?}", self.get(name)),
         }

@@ -268,7 +268,7 @@ async fn targets(settings: &Settings) -> Result<(Vec<String>, Rules), String> {
     let records = Records {
         domain: settings.get("discovery-srv").to_owned(),
         suffix: settings.get("discovery-srv-name").to_owned(),
-        trusted_ca: Some(settings.get("trusted-ca-file")).filter(|path| !path.is_empty()).map(Into::into),
+        trusted_ca: settings.given("trusted-ca-file").map(Into::into),
         takes_all: settings.is_on("insecure-discovery"),
     };
     let (found, rejected) = match records.domain.as_str() {
@@ -282,7 +282,7 @@ async fn targets(settings: &Settings) -> Result<(Vec<String>, Rules), String> {
     if urls.is_empty() {
         urls = settings.list("endpoints").iter().filter_map(|text| endpoint(text).ok()).collect();
     }
-    let retry_delay = proa_base::duration::parse(settings.get("retry-delay")).unwrap_or(RETRY_DELAY);
+    let retry_delay = settings.duration("retry-delay");
     let priorities = found.into_iter().map(|endpoint| (endpoint.url, endpoint.priority)).collect();
     Ok((urls, Rules { retry_delay, priorities }))
 }

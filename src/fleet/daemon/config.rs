@@ -167,22 +167,23 @@ impl Config {
             "" => own_address(),
             _ => settings.parsed("public-ip"),
         };
-        let listen = some(settings.get("listen"));
-        let advertise = some(settings.get("advertise"))
-            .or_else(|| listen.as_deref().and_then(|listen| reachable(listen, public_ip)));
+        let given = |name: &str| settings.given(name).map(str::to_owned);
+        let listen = given("listen");
+        let advertise =
+            given("advertise").or_else(|| listen.as_deref().and_then(|listen| reachable(listen, public_ip)));
         Ok(Self {
             etcd_servers: list(settings.get("etcd-servers")),
             etcd_tls: tls(settings)?,
             key_prefix: settings.get("etcd-key-prefix").to_owned(),
             request_timeout: Duration::from_secs_f64(settings.parsed("etcd-request-timeout")),
             reconcile_interval: Duration::from_secs_f64(settings.parsed("engine-reconcile-interval")),
-            agent_ttl: duration::parse(settings.get("agent-ttl")).expect("checked by ttl"),
+            agent_ttl: settings.duration("agent-ttl"),
             public_ip,
             metadata: pairs(settings.get("metadata")).expect("checked by metadata"),
             units_directory: PathBuf::from(settings.get("units-directory")),
             listen,
             advertise,
-            socket: some(settings.get("socket")).map(PathBuf::from),
+            socket: settings.given("socket").map(PathBuf::from),
             machine_id: who(settings.get("machine-id"))?,
             token_limit: settings.parsed("token-limit"),
             log_level: if settings.parsed::<u64>("verbosity") == 0 { "info" } else { "debug" },
@@ -195,7 +196,7 @@ impl Config {
 
 /// Source: fleet 1.0, `etcd_cafile`, `etcd_certfile`, `etcd_keyfile`.
 fn tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {
-    let path = |name: &str| some(settings.get(name)).map(PathBuf::from);
+    let path = |name: &str| settings.given(name).map(PathBuf::from);
     let identity = match (path("etcd-certfile"), path("etcd-keyfile")) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
@@ -253,10 +254,6 @@ fn reachable(listen: &str, public_ip: IpAddr) -> Option<String> {
         Ok(address) if address.is_loopback() => None,
         Ok(_) | Err(_) => Some(listen.to_owned()),
     }
-}
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// `a,b` or, as files of the original have it, `["a","b"]`.

@@ -205,10 +205,8 @@ impl Config {
 
     fn from_settings(settings: &Settings) -> Self {
         let text = |name: &str| settings.get(name).to_owned();
-        let time = |name: &str| duration::parse(settings.get(name)).expect("checked by interval");
         let path = |name: &str| PathBuf::from(settings.get(name));
-        let some_path =
-            |name: &str| Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let some_path = |name: &str| settings.given(name).map(PathBuf::from);
         let server = Some(settings.get("server")).filter(|server| !matches!(*server, "" | "disabled"));
         let machine_id = match settings.get("machine-id") {
             "" => fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
@@ -220,14 +218,14 @@ impl Config {
             server: server.map(|server| crate::http::Url::parse(server).expect("checked by server")),
             group: text("group"),
             app_id: text("app-id"),
-            poll_interval: time("poll-interval"),
+            poll_interval: settings.duration("poll-interval"),
             machine_alias: text("machine-alias"),
             machine_id,
             ca_file: some_path("ca-file"),
-            stall_after: time("stall-after"),
+            stall_after: settings.duration("stall-after"),
             health_units,
-            good_after: time("good-after"),
-            boot_deadline: time("boot-deadline"),
+            good_after: settings.duration("good-after"),
+            boot_deadline: settings.duration("boot-deadline"),
             endpoints: settings.list("endpoints"),
             boot_record: path("boot-record"),
             boot_folder: path("boot-folder"),

@@ -2,10 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use proa_base::{
-    duration,
-    settings::{BadSetting, Program, Settings, checks, setting},
-};
+use proa_base::settings::{BadSetting, Program, Settings, checks, setting};
 use proa_etcd_client::tls::TlsFiles;
 
 /// All that omahad can be told.
@@ -110,14 +107,14 @@ impl Config {
             endpoints: settings.list("endpoints"),
             tls: tls(&settings)?,
             prefix: settings.get("prefix").to_owned(),
-            request_timeout: duration::parse(settings.get("request-timeout")).expect("checked"),
+            request_timeout: settings.duration("request-timeout"),
             log_level: settings.get("log-level").to_owned(),
         })
     }
 }
 
 fn tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {
-    let path = |name: &str| Some(settings.get(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let path = |name: &str| settings.given(name).map(PathBuf::from);
     let (certificate, key) = (path("etcd-certfile"), path("etcd-keyfile"));
     if certificate.is_some() != key.is_some() {
         return Err(BadConfig::NoPair);

@@ -204,8 +204,7 @@ impl Config {
 
 /// Source: etcd, which takes 0 for its default.
 fn progress_every(settings: &Settings) -> Duration {
-    let given = settings.get("experimental-watch-progress-notify-interval");
-    let given = proa_base::duration::parse(given).unwrap_or_default();
+    let given = settings.duration("experimental-watch-progress-notify-interval");
     if given.is_zero() { Duration::from_secs(600) } else { given }
 }
 

@@ -274,7 +274,7 @@ fn registration(settings: &Settings) -> Result<Option<Registration>, BadConfig> 
         (url, "") if url.starts_with("lan://") => Ok(None),
         (url, "") => Ok(Some(Registration::V2 {
             url: url.trim_end_matches('/').to_owned(),
-            proxy: Some(settings.get("discovery-proxy")).filter(|url| !url.is_empty()).map(str::to_owned),
+            proxy: settings.given("discovery-proxy").map(str::to_owned),
         })),
         ("", token) => Ok(Some(Registration::V3(Box::new(V3Token {
             token: token.to_owned(),
@@ -282,16 +282,12 @@ fn registration(settings: &Settings) -> Result<Option<Registration>, BadConfig> 
             login: v3_login(settings)?,
             tls: v3_tls(settings)?,
             timeouts: Timeouts {
-                connect: duration(settings, "discovery-dial-timeout"),
-                request: duration(settings, "discovery-request-timeout"),
+                connect: settings.duration("discovery-dial-timeout"),
+                request: settings.duration("discovery-request-timeout"),
             },
         })))),
         (_, _) => Err(BadConfig("give --discovery or --discovery-token, not both".to_owned())),
     }
-}
-
-fn duration(settings: &Settings, name: &str) -> Duration {
-    proa_base::duration::parse(settings.get(name)).unwrap_or_default()
 }
 
 /// `NAME` and a password, or `NAME:PASSWORD`. Nobody is there to be asked for one.
@@ -308,7 +304,7 @@ fn v3_login(settings: &Settings) -> Result<Option<(String, String)>, BadConfig> 
 }
 
 fn v3_tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {
-    let path = |name: &str| Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let path = |name: &str| settings.given(name).map(PathBuf::from);
     let files = TlsFiles {
         trusted_ca: path("discovery-cacert"),
         identity: match (path("discovery-cert"), path("discovery-key")) {

@@ -147,7 +147,7 @@ pub(super) fn peers(
     let is_own = identity.is_none() && settings.is_on(names.auto);
     // Without CAs of their own members must be the domain's. Source: etcd's
     // `PeerURLsMapAndToken`.
-    let domain = Some(settings.get("discovery-srv")).filter(|domain| !domain.is_empty());
+    let domain = settings.given("discovery-srv");
     let client = (is_own || identity.is_some() || trusted_ca.is_some()).then(|| TlsFiles {
         // Members that signed for themselves cannot know each other's CA.
         trusts_anybody: is_own && trusted_ca.is_none(),
@@ -160,7 +160,7 @@ pub(super) fn peers(
 }
 
 fn file(settings: &Settings, name: &str) -> Option<PathBuf> {
-    Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    settings.given(name).map(PathBuf::from)
 }
 
 /// A certificate and its key: both or neither.

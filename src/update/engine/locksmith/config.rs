@@ -4,10 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use proa_base::{
-    duration,
-    settings::{BadSetting, Settings},
-};
+use proa_base::settings::{BadSetting, Settings};
 use proa_etcd_client::tls::TlsFiles;
 use proa_update_model::reboot::{
     gate::Limits,
@@ -111,8 +108,7 @@ impl Config {
     }
 
     fn from_settings(settings: &Settings) -> Result<Self, BadLocksmith> {
-        let time = |name: &str| duration::parse(settings.get(name)).expect("its check accepted it");
-        let path = |name: &str| Some(settings.get(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let path = |name: &str| settings.given(name).map(PathBuf::from);
         let endpoints = settings.list("endpoints");
         let has_server = !matches!(settings.get("server"), "" | "disabled");
         let strategy = match settings.get("reboot-strategy") {
@@ -142,14 +138,14 @@ impl Config {
             bus: path("bus"),
             boot_record: path("boot-record").unwrap_or_default(),
             fleet: path("fleet").unwrap_or_default(),
-            lease: time("lock-lease"),
+            lease: settings.duration("lock-lease"),
             limits: Limits {
-                drain_s: time("drain-timeout").as_secs(),
-                held_s: time("lock-limit").as_secs(),
-                foreign_s: time("foreign-lock-limit").as_secs(),
+                drain_s: settings.duration("drain-timeout").as_secs(),
+                held_s: settings.duration("lock-limit").as_secs(),
+                foreign_s: settings.duration("foreign-lock-limit").as_secs(),
             },
-            interval: time("lock-interval"),
-            fleetlock: Some(settings.get("fleetlock-listen")).filter(|at| !at.is_empty()).map(str::to_owned),
+            interval: settings.duration("lock-interval"),
+            fleetlock: settings.given("fleetlock-listen").map(str::to_owned),
         })
     }
 }
