@@ -108,7 +108,7 @@ impl Lessor {
                 0 => self.node.linearizable().await?,
                 _ => tokio::time::sleep(LAG_POLL).await,
             }
-            if self.node.leases().iter().all(|(known, _)| *known != id) {
+            if !self.node.has_lease(id) {
                 break;
             }
         }

@@ -212,6 +212,11 @@ impl Node {
         machine.leases().map(|(id, lease)| (id, lease.granted_ttl)).collect()
     }
 
+    /// Whether a lease is among those of the applied state.
+    pub fn has_lease(&self, id: i64) -> bool {
+        lock(&self.shared.machine).lease(id).is_some()
+    }
+
     /// Asks the leader, which may be this member; its [`Answerer`] answers.
     ///
     /// # Errors
