@@ -239,10 +239,7 @@ async fn discovered(args: &Args) -> Result<Vec<String>, Failure> {
         return Ok(Vec::new());
     };
     let suffix = setting(args, "discovery-srv-name").unwrap_or_default();
-    let trust = match setting(args, "insecure-discovery") {
-        Some(value) if !args::is_true(&value) => Trust::Encrypted,
-        Some(_) | None => Trust::Everybody,
-    };
+    let trust = if tls::checks_domain(args) { Trust::Encrypted } else { Trust::Everybody };
     discovery::endpoints(&domain, &suffix, trust).await.map_err(Failure::error)
 }
 

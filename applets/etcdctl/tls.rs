@@ -57,11 +57,16 @@ fn from(
     Ok(is_wanted.then_some(files))
 }
 
+/// Whether members that were found must speak TLS with a certificate for the domain:
+/// `--insecure-discovery=false`.
+pub fn checks_domain(args: &Args) -> bool {
+    setting(args, "insecure-discovery").is_some_and(|value| !is_true(&value))
+}
+
 /// The domain that members must have a certificate for. Source: etcdctl's
 /// `clientConfigFromCmd`: only when discovery is not trusted as it is.
 fn checked_domain(args: &Args) -> Option<String> {
-    let is_checked = setting(args, "insecure-discovery").is_some_and(|value| !is_true(&value));
-    setting(args, "discovery-srv").filter(|domain| is_checked && !domain.is_empty())
+    setting(args, "discovery-srv").filter(|domain| checks_domain(args) && !domain.is_empty())
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ pub(crate) async fn find(
         Start::Discover(_) => Ok(Place::Member(Bootstrap::Existing)),
         Start::Proxy { peer_urls, refresh } => {
             tell_systemd();
-            Ok(Place::Standby(relay::follow(peer_urls.clone(), peer_tls, *refresh).into()))
+            Ok(standby(peer_urls.clone(), peer_tls, *refresh))
         }
         Start::Srv { role: SrvRole::First | SrvRole::Joins, .. } | Start::Register { .. }
             if is_member(&config.data_dir) =>
@@ -120,6 +120,10 @@ fn join(config: &Config, cluster: &Cluster) -> Place {
     Place::Member(Bootstrap::Join { others: others.flat_map(|(_, urls)| urls.clone()).collect() })
 }
 
+fn standby(peer_urls: Vec<String>, peer_tls: Option<ClientTls>, refresh: Duration) -> Place {
+    Place::Standby(relay::follow(peer_urls, peer_tls, refresh).into())
+}
+
 async fn by_records(
     config: &Config,
     at: &SrvDomain,
@@ -133,8 +137,7 @@ async fn by_records(
         SrvRole::Proxy { refresh } => {
             let Cluster(members) = find_others(at, &config.name).await?;
             tell_systemd();
-            let peer_urls = members.into_values().flatten().collect();
-            Place::Standby(relay::follow(peer_urls, peer_tls, refresh).into())
+            standby(members.into_values().flatten().collect(), peer_tls, refresh)
         }
     })
 }
@@ -163,8 +166,7 @@ async fn register(
         Ok(Cluster(members)) => Ok(Place::Member(Bootstrap::New { token, members })),
         Err(DiscoveryError::Full(Full(Cluster(members)))) if fallback == Fallback::Proxy => {
             tracing::info!("discovery: the cluster is full; passing clients on to it");
-            let peer_urls = members.into_values().flatten().collect();
-            Ok(Place::Standby(relay::follow(peer_urls, peer_tls, REFRESH).into()))
+            Ok(standby(members.into_values().flatten().collect(), peer_tls, REFRESH))
         }
         Err(error) => Err(error.into()),
     }
