@@ -6,37 +6,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod churn;
 mod etcd;
 mod process;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd::{Cluster, put_surely, runtime, wait_for};
 use proa_etcd_client::api::etcdserverpb as pb;
-use proa_etcd_client::prefix_range;
 
-const VALUE_BYTES: u64 = 32 << 10;
-const WRITERS: u64 = 8;
 /// What waits to be merged, however small the quota: as `space` allows.
 const MERGING_BYTES: u64 = 96 << 20;
-/// Live data at its most, as a part of the quota.
-const LIVE_PART: u64 = 4;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-fn disk_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let size = |entry: std::io::Result<std::fs::DirEntry>| {
-        let entry = entry.ok()?;
-        let metadata = entry.metadata().ok()?;
-        Some(if metadata.is_dir() { disk_bytes(&entry.path()) } else { metadata.len() })
-    };
-    entries.filter_map(size).sum()
 }
 
 #[test]
@@ -52,42 +37,30 @@ fn ten_times_the_quota_is_written_and_deleted_without_maintenance() {
         let (ended, most, database) = (Arc::clone(&ended), Arc::clone(&most), database.clone());
         std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                most.fetch_max(disk_bytes(&database), Ordering::Relaxed);
+                most.fetch_max(churn::disk_bytes(&database), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(20));
             }
         })
     };
-    let (begun, keys) = (Instant::now(), quota / LIVE_PART / VALUE_BYTES / WRITERS);
-    let rounds = times * LIVE_PART;
+    let (begun, keys) = (Instant::now(), churn::keys(quota));
+    let rounds = times * churn::LIVE_PART;
     let writer = |writer: u64| {
         let client = client.clone();
         runtime.spawn(async move {
             let mut took = Vec::new();
             for round in 0..rounds {
                 for number in 0..keys {
-                    // Not compressible, and another one each time.
-                    let mut word = (round << 40 | number << 8 | writer) + 1;
-                    let mut next = || {
-                        word ^= word << 13;
-                        word ^= word >> 7;
-                        word ^= word << 17;
-                        word.to_le_bytes()
-                    };
-                    let value: Vec<u8> = (0..VALUE_BYTES / 8).flat_map(|_| next()).collect();
-                    let key = format!("churn/{writer}/{number:06}").into();
-                    let put = pb::PutRequest { key, value: value.into(), ..pb::PutRequest::default() };
+                    let put = churn::put(writer, round, number);
                     let asked = Instant::now();
                     client.put(put).await.unwrap();
                     took.push(asked.elapsed());
                 }
-                let (key, range_end) = prefix_range(format!("churn/{writer}/").as_bytes());
-                let delete = pb::DeleteRangeRequest { key, range_end, ..pb::DeleteRangeRequest::default() };
-                assert_eq!(client.delete_range(delete).await.unwrap().deleted, keys as i64);
+                assert_eq!(client.delete_range(churn::delete(writer)).await.unwrap().deleted, keys as i64);
             }
             took
         })
     };
-    let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+    let writers: Vec<_> = (0..churn::WRITERS).map(writer).collect();
     let mut took: Vec<Duration> =
         writers.into_iter().flat_map(|writer| runtime.block_on(writer).unwrap()).collect();
     let elapsed = begun.elapsed();
@@ -98,7 +71,7 @@ fn ten_times_the_quota_is_written_and_deleted_without_maintenance() {
     let most = most.load(Ordering::Relaxed);
     eprintln!(
         "{} MiB in {} puts, {elapsed:.1?}: p50 {:?}, p99 {:?}, p99.9 {:?}, longest {:?}; disk at most {} MiB",
-        (took.len() as u64 * VALUE_BYTES) >> 20,
+        (took.len() as u64 * churn::VALUE_BYTES) >> 20,
         took.len(),
         part(500),
         part(990),
@@ -110,7 +83,7 @@ fn ten_times_the_quota_is_written_and_deleted_without_maintenance() {
     // Everything is deleted; what is left is history that nobody can want.
     let last = runtime.block_on(put_surely(&client, "the-end", "the-end"));
     runtime.block_on(client.compact(pb::CompactionRequest { revision: last, physical: true })).unwrap();
-    wait_for("the space to come back", || (disk_bytes(&database) < quota / 4).then_some(()));
+    wait_for("the space to come back", || (churn::disk_bytes(&database) < quota / 4).then_some(()));
     let alarms = runtime.block_on(client.alarm(pb::AlarmRequest::default())).unwrap().alarms;
     assert_eq!(alarms, []);
 }

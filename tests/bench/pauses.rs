@@ -5,6 +5,8 @@
 //! due, and its latency counts from there, so that a pause is met by every request
 //! that fell into it.
 
+#[path = "../churn/mod.rs"]
+mod churn;
 #[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 mod server;
 
@@ -13,22 +15,17 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use churn::{LIVE_PART, VALUE_BYTES, WRITERS};
+use proa_etcd_client::Client;
 use proa_etcd_client::api::etcdserverpb as pb;
-use proa_etcd_client::{Client, prefix_range};
 use server::{Product, Servers, load_average, ours};
 use tokio::time::Instant;
 
-const VALUE_BYTES: u64 = 32 << 10;
-const WRITERS: u64 = 8;
 /// Each writer writes this often: 8 × 32 KiB every 20 ms are 12.5 MiB/s.
 const EVERY: Duration = Duration::from_millis(20);
 const QUOTA_BYTES: u64 = 128 << 20;
 /// So many times the quota is written.
 const TIMES: u64 = 10;
-/// Live data at its most, as a part of the quota.
-const LIVE_PART: u64 = 4;
-/// Keys of one writer before it deletes them all.
-const KEYS: u64 = QUOTA_BYTES / LIVE_PART / VALUE_BYTES / WRITERS;
 /// How often the history of a product that does not see to it is given up.
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 
@@ -129,7 +126,7 @@ async fn churn(product: &Product, history: History, root: &Path) -> (Vec<Duratio
     if let Some(compactor) = compactor {
         compactor.abort();
     }
-    (took, servers.data_bytes())
+    (took, churn::disk_bytes(servers.folder()))
 }
 
 /// Writes and deletes until its part of the load is done; how late each answer was.
@@ -139,19 +136,15 @@ async fn write(client: Client, writer: u64, begun: Instant) -> Vec<Duration> {
     // The writers take turns.
     let mut due = begun + EVERY * u32::try_from(writer).expect("few writers") / WRITERS as u32;
     for round in 0..rounds {
-        for number in 0..KEYS {
-            let key = format!("churn/{writer}/{number:06}").into();
-            let value = noise((round << 40 | number << 8 | writer) + 1).into();
-            let put = pb::PutRequest { key, value, ..pb::PutRequest::default() };
+        for number in 0..churn::keys(QUOTA_BYTES) {
+            let put = churn::put(writer, round, number);
             tokio::time::sleep_until(due).await;
             client.put(put).await.expect("a put");
             took.push(due.elapsed());
             due += EVERY;
         }
-        let (key, range_end) = prefix_range(format!("churn/{writer}/").as_bytes());
-        let delete = pb::DeleteRangeRequest { key, range_end, ..pb::DeleteRangeRequest::default() };
         tokio::time::sleep_until(due).await;
-        client.delete_range(delete).await.expect("a deletion");
+        client.delete_range(churn::delete(writer)).await.expect("a deletion");
         took.push(due.elapsed());
         due += EVERY;
     }
@@ -166,15 +159,4 @@ async fn compact(client: Client) {
         // Nothing was written since the last time: refused, and nothing is amiss.
         drop(client.compact(pb::CompactionRequest { revision, physical: false }).await);
     }
-}
-
-/// A value that no compression makes smaller. Source: Marsaglia, "Xorshift RNGs" (2003).
-fn noise(mut word: u64) -> Vec<u8> {
-    let mut next = || {
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        word.to_le_bytes()
-    };
-    (0..VALUE_BYTES / 8).flat_map(|_| next()).collect()
 }

@@ -109,21 +109,10 @@ impl Servers {
 }
 
 impl Servers {
-    /// Bytes of all files of all members.
-    pub fn data_bytes(&self) -> u64 {
-        file_bytes(self.folder.path())
+    /// Where the members have their data.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
-}
-
-fn file_bytes(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => file_bytes(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        // Files come and go while they are merged.
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
 }
 
 impl Drop for Servers {

@@ -19,6 +19,14 @@ pub fn proa() -> PathBuf {
     std::env::var_os("PROA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_proa")), PathBuf::from)
 }
 
+/// A command of the binary that is told nothing but its words, and says what it has to
+/// say in `log`.
+pub fn quiet(log: File) -> Command {
+    let mut command = Command::new(proa());
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
+}
+
 /// Waits until `look` finds something; panics with `what` when it never does.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -72,16 +80,7 @@ impl Member {
 
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let child = Command::new(proa())
-            .arg("etcd")
-            .args(&self.args)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
+        self.child = Some(quiet(log).arg("etcd").args(&self.args).spawn().unwrap());
     }
 
     /// SIGKILL, and the process gone.

@@ -5,9 +5,9 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use super::etcd::{Cluster, free_url, proa, wait_for};
+use super::etcd::{Cluster, free_url, proa, quiet, wait_for};
 
 /// The application that Proa's machines ask for.
 pub const PROA_APP: &str = "{6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}";
@@ -29,14 +29,10 @@ impl Omahad {
         let packages = folder.join(name);
         let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
         let bare = |url: &str| url.trim_start_matches("http://").to_owned();
-        let child = Command::new(proa())
+        let child = quiet(log)
             .args(["omahad", "--listen", &bare(&machines), "--api-listen", &bare(&api), "--packages"])
             .arg(&packages)
             .args(["--endpoints", &cluster.endpoints().join(",")])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
             .spawn()
             .unwrap();
         wait_for("omahad to listen", || TcpStream::connect(bare(&machines)).ok());

@@ -4,9 +4,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use super::etcd::proa;
+use super::etcd::{proa, quiet};
 
 /// A member by its flags; killed when dropped.
 pub struct Process(pub Child);
@@ -14,17 +14,9 @@ pub struct Process(pub Child);
 impl Process {
     pub fn start(folder: &Path, name: &str, flags: &[String]) -> Self {
         let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
-        let child = Command::new(proa())
-            .args(["etcd", "--name", name, "--data-dir"])
-            .arg(folder.join(name))
-            .args(flags)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self(child)
+        let mut command = quiet(log);
+        command.args(["etcd", "--name", name, "--data-dir"]).arg(folder.join(name)).args(flags);
+        Self(command.spawn().unwrap())
     }
 }
 
@@ -52,14 +44,5 @@ pub fn etcdctl(endpoint: &str, flags: &[String], words: &[&str]) -> Result<Strin
 /// `etcd` with just these words; its output goes to a file in `folder`.
 pub fn spawn(folder: &Path, name: &str, words: &[String]) -> Process {
     let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
-    let child = Command::new(proa())
-        .arg("etcd")
-        .args(words)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    Process(child)
+    Process(quiet(log).arg("etcd").args(words).spawn().unwrap())
 }
