@@ -179,10 +179,12 @@ fn settle_ties(answer: &mut RangeResponse, request: &RangeRequest) {
     for kv in answer.kvs.iter_mut().filter(|kv| Some(rank(kv, request)) == cut) {
         *kv = KeyValue::default();
     }
-    let descending = request.sort_order == SortOrder::Descend as i32;
+    // An order that does not exist is none at all for etcd: it leaves them by key.
+    let ascending =
+        matches!(SortOrder::try_from(request.sort_order), Ok(SortOrder::None | SortOrder::Ascend));
     // The stores' own order stays, but between equals.
     let ranks: Vec<_> = answer.kvs.iter().map(|kv| rank(kv, request)).collect();
-    debug_assert!(ranks.is_sorted() || descending || cut.is_some());
+    debug_assert!(ranks.is_sorted() || !ascending || cut.is_some());
     let mut begin = 0;
     while begin < ranks.len() {
         let end = begin + ranks[begin..].iter().take_while(|&one| *one == ranks[begin]).count();
