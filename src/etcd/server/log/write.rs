@@ -159,11 +159,13 @@ impl<D: Disk> Log<D> {
     /// when there are enough. One after the other, so that a crash leaves no
     /// hole in the sequence.
     pub(super) fn recycle(&mut self, count: usize) -> Result<(), LogError> {
+        let live = self.spans.len() - count;
+        let most_spares = self.options.spares.max(self.options.kept_files.saturating_sub(live));
         for span in self.spans.drain(..count) {
             let live = segment::live_path(&self.dir, span.sequence);
             let spare = segment::spare_path(&self.dir, span.sequence);
             let size = self.disk.size_bytes(&live);
-            if self.spares.len() < self.options.spares && size == self.options.segment_bytes {
+            if self.spares.len() < most_spares && size == self.options.segment_bytes {
                 segment::rename(&self.disk, &live, &spare)?;
                 self.spares.push(spare);
             } else {

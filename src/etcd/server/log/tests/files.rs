@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::DirEntryExt as _;
 use std::path::Path;
 
 use tempfile::tempdir;
@@ -80,6 +81,28 @@ fn an_append_larger_than_a_segment_takes_several() {
     let (_log, found) = Log::open(dir.path(), SMALL).unwrap();
     assert_eq!(found.entries, entries(1..=40, 1, 1000));
     assert_eq!(found.hard_state, hard_state(1, 3, 40));
+}
+
+/// A file that is made anew has to be filled before it is of use.
+#[test]
+fn a_log_that_is_compacted_now_and_then_goes_round_in_the_same_files() {
+    let dir = tempdir().unwrap();
+    let options = LogOptions { spares: 1, kept_files: 6, ..SMALL };
+    let mut log = Log::create(dir.path(), options, (0, 0)).unwrap();
+    let mut write = |indices: std::ops::RangeInclusive<u64>| {
+        for index in indices {
+            let _ = log.append(&entries(index..=index, 1, 1500), None).unwrap();
+            log.reserve().unwrap();
+            // Three segments take some fifteen of these, and one is kept.
+            if index.is_multiple_of(15) {
+                log.compact(index - 3).unwrap();
+            }
+        }
+        let inodes = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().ino());
+        inodes.collect::<std::collections::BTreeSet<_>>()
+    };
+    let once = write(1..=60);
+    assert_eq!(write(61..=600), once);
 }
 
 #[test]

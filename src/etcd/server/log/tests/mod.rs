@@ -11,7 +11,7 @@ use raft::eraftpb::{Entry, EntryType, HardState};
 use super::{Log, LogOptions};
 
 /// The smallest segments, and no wish to leave the test machine any space.
-const SMALL: LogOptions = LogOptions { segment_bytes: 8 << 10, spares: 2, keep_free_bytes: 0 };
+const SMALL: LogOptions = LogOptions { segment_bytes: 8 << 10, spares: 2, kept_files: 4, keep_free_bytes: 0 };
 
 fn entry(index: u64, term: u64, size: usize) -> Entry {
     let data: Vec<u8> = (0..size).map(|at| (at as u64 * 7 + index * 13 + term) as u8).collect();

@@ -68,6 +68,7 @@ impl Plan {
             log: LogOptions {
                 segment_bytes: *random.pick(&[8 << 10, 16 << 10, 64 << 10]).expect("not empty"),
                 spares: random.below(3) as usize,
+                kept_files: random.below(6) as usize,
                 keep_free_bytes: 0,
             },
             snapshot_count: random.between(10, 200),
