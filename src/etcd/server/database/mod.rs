@@ -23,6 +23,7 @@ mod newest;
 mod options;
 mod replace;
 mod storage;
+mod threads;
 mod view;
 
 #[cfg(test)]
@@ -85,6 +86,7 @@ impl Database {
             path: path.to_path_buf(),
             message: error.into_string(),
         })?;
+        threads::stand_back();
         let path = path.to_path_buf();
         let newest = Newest::new(options.newest_bytes);
         Ok(Self { open: Arc::new(Open { db, path, options, newest, writing: Mutex::default() }) })
