@@ -8,13 +8,18 @@ use std::time::{Duration, Instant};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, command::Op};
 use proa_etcd_api::etcdserverpb::CompactionRequest;
+use tokio::time::{sleep, timeout};
 
 use crate::config::AutoCompaction;
 use crate::node::Node;
 use crate::space::Space;
 
-/// How often it is looked whether history takes too much room.
+/// How often it is looked whether history takes too much room while little is
+/// written: it may be old enough now.
 const BOUNDED_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two such looks while much is written: what comes in
+/// meanwhile must be small beside the smallest quota that is of use.
+const BOUNDED_GAP: Duration = Duration::from_millis(50);
 /// History that is kept by default: what the newest writes of this size have
 /// left behind. An eighth of etcd's default quota of 2 GiB; a watcher may sleep
 /// through 1 000 000 writes of 256 bytes.
@@ -97,22 +102,26 @@ impl Past {
 
 /// Compacts for as long as the process lives, while this member leads.
 pub async fn run(node: Node, how: AutoCompaction, space: Arc<Space>, quota_bytes: u64) {
-    let every = match how {
-        AutoCompaction::Off => return,
-        AutoCompaction::Bounded => BOUNDED_EVERY,
-        AutoCompaction::Periodic(period) => period / LOOKS_A_PERIOD,
-        AutoCompaction::Revisions(_) => REVISIONS_EVERY,
-    };
     let started = Instant::now();
     let (mut past, mut bounded) = (Past::default(), Bounded::default());
+    let mut written = node.applied_bytes();
     loop {
-        tokio::time::sleep(every).await;
+        match how {
+            AutoCompaction::Off => return,
+            AutoCompaction::Bounded => {
+                sleep(BOUNDED_GAP).await;
+                // Late is as good as written.
+                let _ = timeout(BOUNDED_EVERY, written.changed()).await;
+            }
+            AutoCompaction::Periodic(period) => sleep(period / LOOKS_A_PERIOD).await,
+            AutoCompaction::Revisions(_) => sleep(REVISIONS_EVERY).await,
+        }
         let head = node.view().head;
         // Members that do not lead look on, to know the past when they do.
         let revision = match how {
             AutoCompaction::Off => None,
             AutoCompaction::Bounded => {
-                let written_bytes = node.applied_bytes();
+                let written_bytes = *written.borrow_and_update();
                 let now = Look { at: started.elapsed(), revision: head.revision, written_bytes };
                 let taken_bytes = space.size().total_bytes;
                 let all_bytes = quota_bytes.min(taken_bytes.saturating_add(space.spare_bytes()));
@@ -133,7 +142,7 @@ pub async fn run(node: Node, how: AutoCompaction, space: Arc<Space>, quota_bytes
 async fn compact(node: &Node, revision: i64) {
     let request = CompactionRequest { revision, physical: false };
     match node.propose_as_member(Command { op: Some(Op::Compaction(request)) }).await {
-        Ok(_) => tracing::info!("compacted history before revision {revision}"),
+        Ok(_) => tracing::debug!("compacted history before revision {revision}"),
         Err(EtcdError::Compacted) => {}
         Err(error) => tracing::warn!("compacting history before revision {revision}: {error}"),
     }

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,9 @@ use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
 use crate::metrics::METRICS;
 
-/// Entries of a scrub step while nobody waits: about a millisecond, for whoever
-/// comes meanwhile.
-pub(super) const SCRUB_BUDGET: usize = 256;
+/// Entries of a scrub step while nobody waits: about a millisecond even where each
+/// of them lies in a block of its own, for whoever comes meanwhile.
+pub(super) const SCRUB_BUDGET: usize = 32;
 /// Entries of a scrub step after a batch, beside twice those of the batch: under
 /// load there is no idle moment, and what is given up must not grow faster than
 /// it is cleared away.
@@ -171,7 +170,11 @@ impl<S: Storage> Applier<S> {
                 self.applied = Position::of(&decided.entry);
                 let size_bytes = decided.entry.data.len() as u64;
                 self.uncompacted_bytes += size_bytes;
-                self.shared.applied_bytes.fetch_add(size_bytes, Ordering::Relaxed);
+                self.shared.applied_bytes.send_if_modified(|bytes| {
+                    let told_mib = *bytes >> 20;
+                    *bytes += size_bytes;
+                    *bytes >> 20 != told_mib
+                });
                 match decided.change {
                     Some(changed) => self.apply_change(changed, &mut machine, &mut work),
                     None => apply_normal(&mut machine, &view, &decided.entry, &mut work),

@@ -70,7 +70,7 @@ pub(super) fn share<D: Disk, S>(
         tokens: OnceLock::new(),
         answerer: OnceLock::new(),
         peers: OnceLock::new(),
-        applied_bytes: AtomicU64::new(0),
+        applied_bytes: watch::channel(0).0,
         is_disk_low: AtomicBool::new(false),
         is_ending: AtomicBool::new(false),
         threads: Mutex::default(),

@@ -315,9 +315,9 @@ impl Node {
     }
 
     /// Bytes of all commands that were applied since this member started: what
-    /// history has grown by at most.
-    pub fn applied_bytes(&self) -> u64 {
-        self.shared.applied_bytes.load(Ordering::Relaxed)
+    /// history has grown by at most. Wakes who waits about once a MiB.
+    pub fn applied_bytes(&self) -> watch::Receiver<u64> {
+        self.shared.applied_bytes.subscribe()
     }
 
     /// Replaces the addresses a peer is dialed at, learned from a beacon.

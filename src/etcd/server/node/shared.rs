@@ -70,8 +70,8 @@ pub(super) struct Shared {
     pub(super) v2_sink: OnceLock<V2Sink>,
     pub(super) answerer: OnceLock<Answerer>,
     pub(super) peers: OnceLock<Peers>,
-    /// Bytes of the entries that were applied since the start.
-    pub(super) applied_bytes: AtomicU64,
+    /// Bytes of the entries that were applied since the start; told of each MiB.
+    pub(super) applied_bytes: watch::Sender<u64>,
     /// The log's file system is nearly full: no more proposals.
     pub(super) is_disk_low: AtomicBool,
     /// The member was told to end.
