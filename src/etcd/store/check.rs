@@ -8,9 +8,7 @@ use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, command::Op, v2_write::Kind};
 use proa_etcd_api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proa_etcd_api::etcdserverpb::request_op::Request;
-use proa_etcd_api::etcdserverpb::{
-    DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-};
+use proa_etcd_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 use std::collections::BTreeSet;
 
 /// The longest time to live a lease may have: about 285 years, as in etcd.
@@ -27,9 +25,10 @@ pub fn check(command: &Command, max_txn_ops: usize) -> Result<(), EtcdError> {
         Some(Op::Put(request)) => check_put(request),
         Some(Op::DeleteRange(request)) => check_delete_range(request),
         Some(Op::Txn(request)) => check_txn(request, max_txn_ops),
-        Some(Op::LeaseGrant(request)) => check_lease_grant(request),
+        // How long a lease may be is asked when it is granted, after an alarm as in etcd.
         Some(
-            Op::Compaction(_)
+            Op::LeaseGrant(_)
+            | Op::Compaction(_)
             | Op::LeaseRevoke(_)
             | Op::LeaseCheckpoint(_)
             | Op::Alarm(_)
@@ -80,14 +79,6 @@ pub fn check_put(request: &PutRequest) -> Result<(), EtcdError> {
 /// [`EtcdError::EmptyKey`].
 pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), EtcdError> {
     if request.key.is_empty() { Err(EtcdError::EmptyKey) } else { Ok(()) }
-}
-
-/// Checks the wanted time to live; the least one is the server's business.
-///
-/// # Errors
-/// [`EtcdError::LeaseTtlTooLarge`].
-pub fn check_lease_grant(request: &LeaseGrantRequest) -> Result<(), EtcdError> {
-    if request.ttl > MAX_LEASE_TTL_S { Err(EtcdError::LeaseTtlTooLarge) } else { Ok(()) }
 }
 
 /// Checks a transaction and all inside it.

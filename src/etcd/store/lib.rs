@@ -40,8 +40,7 @@ mod walk;
 
 pub use auth::{AuthState, Need, authorise};
 pub use check::{
-    MAX_LEASE_TTL_S, check, check_delete_range, check_lease_grant, check_put, check_range, check_txn,
-    is_read_only, takes_space,
+    MAX_LEASE_TTL_S, check, check_delete_range, check_put, check_range, check_txn, is_read_only, takes_space,
 };
 pub use hash::hash_kv;
 pub use history::{History, events};

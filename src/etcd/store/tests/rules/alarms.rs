@@ -49,7 +49,8 @@ fn without_space_only_what_needs_none_is_done() {
         let full = alarm(AlarmAction::Activate, 1, AlarmType::Nospace);
         Store::after([grant(5), put_leased("a", "1", 5), put("a", "2"), full])
     };
-    for op in [put("a", "3"), Op::Txn(puts()), Op::Txn(nested), grant(6)] {
+    let endless = Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: i64::MAX });
+    for op in [put("a", "3"), Op::Txn(puts()), Op::Txn(nested), grant(6), endless] {
         assert_eq!(start().refused(op.clone()), EtcdError::NoSpace, "{op:?}");
     }
     for op in [delete("a", ""), Op::Txn(frees), compact(2), revoke(&[5])] {
