@@ -25,11 +25,6 @@ const MERGE_BYTES_PER_S: i64 = 1 << 30;
 /// The limit is dealt out in parts of this many microseconds, so that the log's fsync
 /// waits behind a small one, and moves after a hundred of them.
 const MERGE_PART_US: i64 = 10_000;
-/// Files that wait to be merged for the first time at which writing is slowed down, and
-/// at which it waits: where merging falls behind, many short waits are better than a
-/// long one, and a small quota must not be taken by what waits.
-const UNMERGED_SLOW: i32 = 8;
-const UNMERGED_MOST: i32 = 16;
 /// A file with [`DELETIONS`] among some [`DELETIONS_OF`] entries in a row is worth
 /// merging: one scrub step leaves as many.
 const DELETIONS_OF: usize = 1_024;
@@ -58,8 +53,6 @@ impl DatabaseOptions {
         options.set_write_buffer_size(self.write_buffer_bytes);
         options.set_max_write_buffer_number(4);
         options.set_target_file_size_base(16 << 20);
-        options.set_level_zero_slowdown_writes_trigger(UNMERGED_SLOW);
-        options.set_level_zero_stop_writes_trigger(UNMERGED_MOST);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_max_background_jobs(2);
         options.set_bytes_per_sync(1 << 20);
