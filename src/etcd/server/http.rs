@@ -80,6 +80,8 @@ fn metrics_page(front: &Front) -> String {
         revision: head.revision,
         compact_revision: head.compact_revision,
         watchers: front.hub.counts(),
+        auth_revision: front.node.auth_stamp().revision,
+        is_replaced: front.node.is_being_replaced(),
         detail: front.metrics,
     })
 }

@@ -256,7 +256,9 @@ impl Services {
 
     /// Answers one gRPC request, wherever it comes from.
     pub async fn call(&mut self, request: http::Request<Body>) -> http::Response<Body> {
-        let Some(call) = Call::begin(request.uri().path()) else { return self.dispatch(request).await };
+        let Some(call) = Call::begin(request.uri().path(), request.headers()) else {
+            return self.dispatch(request).await;
+        };
         let counts = call.counts();
         let response = self.dispatch(request.map(|body| count_received(counts, body))).await;
         call.count_sent(response)
