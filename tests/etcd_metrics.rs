@@ -29,7 +29,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("etcd_mvcc_db_open_read_transactions",            "transactions of bbolt"),
     ("etcd_debugging_mvcc_index_compaction_",          "there is no index to compact"),
     ("etcd_debugging_mvcc_db_compaction_",             "history is cleared away with later writes, not in one go"),
-    ("etcd_debugging_mvcc_keys_total",                 "nobody counts keys; a range with count_only does"),
     ("etcd_debugging_mvcc_total_put_size_in_bytes",    "only etcd's tests look at it"),
     ("etcd_debugging_mvcc_events_total",               "an event is encoded once for all, and not seen again"),
     ("etcd_debugging_mvcc_pending_events_total",       "the same"),

@@ -20,6 +20,7 @@ use crate::ending::{End, Ending};
 use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, LanConfig, LanError};
 use crate::lessor::Lessor;
+use crate::metrics::KeyCount;
 use crate::node::{Bootstrap, Node, NodeConfig, ReadView};
 use crate::place::{self, Place};
 use crate::space::{self, Space};
@@ -284,9 +285,16 @@ fn open(listen: &Listen) -> Result<TcpListener, RunError> {
 
 fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<Front> {
     let (sink, source) = hub::channel();
-    node.set_event_sink(Box::new(move |revision, events| match events.is_empty() {
-        true => sink.replaced(revision),
-        false => sink.announce(events),
+    let keys = Arc::new(KeyCount::default());
+    let counting = Arc::clone(&keys);
+    node.set_event_sink(Box::new(move |revision, events| {
+        if events.is_empty() {
+            counting.forget();
+            sink.replaced(revision);
+        } else {
+            counting.note(revision, &events);
+            sink.announce(events);
+        }
     }));
     let hub = Hub::start(Arc::new(node.clone()), source);
     let limits = Limits {
@@ -303,7 +311,7 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<
     let space = Arc::new(Space::default());
     let (serves_json, metrics) = (config.serves_json, config.metrics);
     let node = node.clone();
-    Arc::new(Front { node, hub, auth, lessor, space, v2, serves_json, limits, metrics, ending })
+    Arc::new(Front { node, hub, auth, lessor, space, v2, serves_json, limits, metrics, keys, ending })
 }
 
 impl Past for Node {

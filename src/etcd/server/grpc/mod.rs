@@ -34,7 +34,7 @@ use tonic::{Code, Request, Status};
 use crate::auth::{Auth, Credentials, OwnConnection};
 use crate::ending::{self, Ending};
 use crate::lessor::Lessor;
-use crate::metrics::{Call, Detail, count_received};
+use crate::metrics::{Call, Detail, KeyCount, count_received};
 use crate::node::Node;
 use crate::space::Space;
 use crate::tls::ClientName;
@@ -93,6 +93,8 @@ pub struct Front {
     pub limits: Limits,
     /// `--metrics`.
     pub metrics: Detail,
+    /// How many keys there are.
+    pub keys: Arc<KeyCount>,
     /// Whether the member ends.
     pub ending: Ending,
 }

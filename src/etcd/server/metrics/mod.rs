@@ -9,6 +9,7 @@
 
 mod calls;
 mod histogram;
+mod keys;
 pub(crate) mod peers;
 mod process;
 mod render;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use crate::node::Status;
 pub use calls::{Call, count_received};
 pub use histogram::Histogram;
+pub use keys::KeyCount;
 pub use peers::Peers;
 pub use render::{Detail, Facts, render};
 pub use text::CONTENT_TYPE;

@@ -33,6 +33,8 @@ pub struct Facts {
     pub compact_revision: i64,
     /// Watchers, and how many of them are behind.
     pub watchers: (usize, usize),
+    /// Keys, when they could be counted.
+    pub keys: Option<i64>,
     /// How often users and permissions have changed.
     pub auth_revision: u64,
     /// Whether the state is being replaced by a snapshot.
@@ -131,6 +133,9 @@ fn store(text: &mut Text, facts: &Facts) {
     text.histogram("etcd_mvcc_hash_duration_seconds", "How long hashing took.", &METRICS.hash);
     let help = "How long hashing as of a revision took.";
     text.histogram("etcd_mvcc_hash_rev_duration_seconds", help, &METRICS.hash_by_revision);
+    if let Some(keys) = facts.keys {
+        text.gauge("etcd_debugging_mvcc_keys_total", "Keys.", keys);
+    }
     let (all, behind) = facts.watchers;
     text.gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", all);
     text.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that catch up from history.", behind);
