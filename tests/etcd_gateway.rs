@@ -289,6 +289,7 @@ fn metrics_tell_what_was_done() {
         ("etcd_mvcc_put_total",                           6.0),
         ("etcd_mvcc_txn_total",                           1.0),
         ("etcd_debugging_mvcc_current_revision",          6.0),
+        ("etcd_debugging_mvcc_keys_total",                2.0),
         ("etcd_server_proposals_failed_total",            0.0),
         (&ok,                                             5.0),
         (&sum("started_total"),                           6.0),

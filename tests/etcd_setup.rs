@@ -9,13 +9,14 @@ mod process;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd::{Cluster, free_url, proa, runtime, wait_for};
+use etcd::{Cluster, PATIENCE, free_url, proa, quiet, runtime, wait_for};
 use pki::Ca;
 use proa_etcd_client::api::etcdserverpb::StatusRequest;
 use proa_etcd_client::{Client, Timeouts, WatchItem};
@@ -281,7 +282,18 @@ fn a_gateway_and_a_proxy_pass_clients_on() {
         format!("--endpoints={}", endpoints.join(",")),
         format!("--listen-addr={}", address(&gateway_url)),
     ];
-    let _gateway = spawn(folder.path(), "gateway", &words);
+    let told = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    let log = fs::File::create(folder.path().join("gateway.log")).unwrap();
+    let mut gateway = quiet(log);
+    gateway.arg("etcd").args(&words).env("NOTIFY_SOCKET", folder.path().join("notify"));
+    let _gateway = Process(gateway.spawn().unwrap());
+    // A unit with Type=notify waits for this.
+    let mut word = [0; 64];
+    let length = told.recv(&mut word).unwrap();
+    assert_eq!(&word[..length], b"READY=1");
+    let said = fs::read_to_string(folder.path().join("gateway.log")).unwrap();
+    assert!(said.contains("ready to proxy client requests"), "{said}");
     wait_for("the gateway", || etcdctl(&gateway_url, &[], &["put", "k", "v"]).ok());
 
     let proxy_url = free_url();

@@ -180,7 +180,7 @@ fn gateway(folder: &Path) {
     wait_for("a gateway that trusts nobody", || {
         running
             .stderr()
-            .contains("passing connections at 127.0.0.1:23790 on to http://127.0.0.1:1")
+            .contains("ready to proxy client requests at 127.0.0.1:23790 to http://127.0.0.1:1")
             .then_some(())
     });
     assert!(running.stderr().contains("\"http://m0.demo.example:2379\" is insecure"), "{}", running.stderr());

@@ -221,6 +221,90 @@ fn a_member_with_the_wrong_name_is_kept_out() {
     etcdctl(&clients[1], &skip, &["put", "k", "y"]).unwrap_err();
 }
 
+#[test]
+fn certificates_that_are_their_own_ca_are_for_clients_members_and_peers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, own) = Ca::alone(folder.path(), "own", |_| ());
+    let peer = |name: &str, path: &Path| flag(&format!("peer-{name}"), path);
+    let (_members, clients) = three(folder.path(), |_| {
+        vec![
+            flag("cert-file", &own.certificate),
+            flag("key-file", &own.key),
+            flag("trusted-ca-file", ca.path()),
+            "--client-cert-auth".to_owned(),
+            peer("cert-file", &own.certificate),
+            peer("key-file", &own.key),
+            peer("trusted-ca-file", &ca.path()),
+            "--peer-client-cert-auth".to_owned(),
+        ]
+    });
+    let trust = [vec![flag("cacert", ca.path())], own.flags().to_vec()].concat();
+    wait_for("a cluster", || etcdctl(&clients[0], &trust, &["put", "k", "v"]).ok());
+    wait_for("each member", || {
+        etcdctl(&clients[2], &trust, &["get", "k"]).ok().filter(|got| got == "k\nv\n")
+    });
+    // Without a certificate, or with another one, it is as ever.
+    etcdctl(&clients[0], &trust[..1], &["get", "k"]).unwrap_err();
+    let (other_ca, other) = Ca::alone(folder.path(), "other", |_| ());
+    let stranger = [vec![flag("cacert", ca.path())], other.flags().to_vec()].concat();
+    etcdctl(&clients[0], &stranger, &["get", "k"]).unwrap_err();
+    let elsewhere = [vec![flag("cacert", other_ca.path())], own.flags().to_vec()].concat();
+    etcdctl(&clients[0], &elsewhere, &["get", "k"]).unwrap_err();
+    // It is still a CA.
+    let alice = [vec![flag("cacert", ca.path())], ca.sign("alice", 2).flags().to_vec()].concat();
+    etcdctl(&clients[0], &alice, &["get", "k"]).unwrap();
+}
+
+#[test]
+fn a_trusted_certificate_that_is_not_good_is_refused() {
+    use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+    let folder = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    let (good_ca, good) = Ca::alone(folder.path(), "good", |_| ());
+    let (_, late) = Ca::alone(folder.path(), "late", |of| of.not_after = (SystemTime::now() - hour).into());
+    let (_, early) =
+        Ca::alone(folder.path(), "early", |of| of.not_before = (SystemTime::now() + hour).into());
+    let (_, client) = Ca::alone(folder.path(), "client", |of| of.extended_key_usages = vec![ClientAuth]);
+    let (_, server) = Ca::alone(folder.path(), "server", |of| of.extended_key_usages = vec![ServerAuth]);
+    let (_, any) = Ca::alone(folder.path(), "any", |of| of.extended_key_usages = vec![Any]);
+    let (_, host) = Ca::alone(folder.path(), "host", |of| of.subject_alt_names.clear());
+    let (revoked_ca, revoked) = Ca::alone(folder.path(), "revoked", |_| ());
+    // Certificate; whether it is taken from a member, from a client.
+    #[rustfmt::skip]
+    let rows = [
+        ("good",           &good,    true,  true),
+        ("expired",        &late,    false, false),
+        ("not valid yet",  &early,   false, false),
+        ("for clients",    &client,  false, true),
+        ("for servers",    &server,  true,  false),
+        ("for anything",   &any,     true,  true),
+        ("of no host",     &host,    false, true),
+        ("revoked",        &revoked, true,  false),
+    ];
+    let bundle = folder.path().join("all.pem");
+    let every: Vec<u8> = rows.iter().flat_map(|row| fs::read(&row.1.certificate).unwrap()).collect();
+    fs::write(&bundle, every).unwrap();
+    let more = [flag("trusted-ca-file", &bundle), flag("client-crl-file", revoked_ca.revoke(&[1]))];
+    // A member for each, all at once: starting takes longest.
+    let members = rows.map(|(name, shown, ..)| {
+        let own = [flag("cert-file", &shown.certificate), flag("key-file", &shown.key)];
+        let home = folder.path().join(format!("member {name}"));
+        fs::create_dir(&home).unwrap();
+        guarded(&home, &good_ca, &[more.to_vec(), own.to_vec()].concat())
+    });
+    let get = |url: &str, trust: String, by: &pki::Files| {
+        etcdctl(url, &[vec![trust], by.flags().to_vec()].concat(), &["get", "k"])
+    };
+    let trust = flag("cacert", &bundle);
+    for ((name, shown, from_a_member, from_a_client), (_, url)) in rows.iter().zip(&members) {
+        wait_for("the member", || get(url, "--insecure-skip-tls-verify".to_owned(), &good).ok());
+        let answer = get(url, trust.clone(), &good);
+        assert_eq!(answer.is_ok(), *from_a_member, "a member that is {name}: {answer:?}");
+        let answer = get(&members[0].1, trust.clone(), shown);
+        assert_eq!(answer.is_ok(), *from_a_client, "a client that is {name}: {answer:?}");
+    }
+}
+
 /// One request over HTTP/1.1, under a certificate: its status and body.
 fn post(url: &str, ca: &Ca, identity: &pki::Files, path: &str, headers: &str, body: &str) -> (u16, String) {
     let files = TlsFiles {

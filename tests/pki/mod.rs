@@ -46,6 +46,27 @@ impl Ca {
         Self { folder, issuer: Issuer::new(params, key) }
     }
 
+    /// A CA's certificate that is this machine's at once, as `openssl req -x509`
+    /// makes it: for every purpose, and number 1 of its own.
+    pub fn alone(folder: &Path, name: &str, more: impl FnOnce(&mut CertificateParams)) -> (Self, Files) {
+        let hosts = ["127.0.0.1", "localhost"].map(str::to_owned).to_vec();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.serial_number = Some(SerialNumber::from(1u64));
+        params.not_before = (SystemTime::now() - DAY).into();
+        params.not_after = (SystemTime::now() + DAY).into();
+        more(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let files = Files { certificate: folder.join("ca.pem"), key: folder.join("ca.key") };
+        fs::write(&files.certificate, certificate.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        (Self { folder, issuer: Issuer::new(params, key) }, files)
+    }
+
     pub fn path(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
+use proa_etcd_api::etcdserverpb::RangeRequest;
 use tonic::body::Body;
 
 use crate::grpc::Front;
@@ -64,10 +66,33 @@ async fn answer_watchman<B>(front: &Arc<Front>, request: &Request<B>) -> Option<
     if health::is_health(request.uri().path()) {
         return Some(health::answer(front, request).await);
     }
-    (request.uri().path() == "/metrics").then(|| match *request.method() {
-        Method::GET => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_page(front)),
-        _ => method_not_allowed("GET"),
-    })
+    if request.uri().path() != "/metrics" {
+        return None;
+    }
+    if *request.method() != Method::GET {
+        return Some(method_not_allowed("GET"));
+    }
+    if front.keys.begin() {
+        count_keys(front).await;
+    }
+    Some(respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_page(front)))
+}
+
+/// Goes on when whoever asked does not wait for it: the next one has the number.
+async fn count_keys(front: &Arc<Front>) {
+    let front = Arc::clone(front);
+    let counting = tokio::task::spawn_blocking(move || {
+        let now = front.node.view();
+        let all = Bytes::from_static(&[0]);
+        let request =
+            RangeRequest { key: all.clone(), range_end: all, count_only: true, ..RangeRequest::default() };
+        match proa_etcd_store::range(&now.view, now.head, &request) {
+            Ok(answer) => front.keys.counted(now.head.revision, answer.count),
+            Err(_) => front.keys.forget(),
+        }
+    });
+    // Nothing is counted in a process that ends.
+    let _ = counting.await;
 }
 
 fn metrics_page(front: &Front) -> String {
@@ -80,6 +105,9 @@ fn metrics_page(front: &Front) -> String {
         revision: head.revision,
         compact_revision: head.compact_revision,
         watchers: front.hub.counts(),
+        keys: front.keys.get(),
+        auth_revision: front.node.auth_stamp().revision,
+        is_replaced: front.node.is_being_replaced(),
         detail: front.metrics,
     })
 }

@@ -1,6 +1,7 @@
 //! The leases of this member: kept by its own clock while it leads, asked of
 //! the leader while it does not.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, LeaseRevoke, command::Op};
 
 use crate::lease::{Deadlines, Millis, TimeToLive};
+use crate::metrics::{METRICS, add};
 use crate::node::Node;
 
 /// How exactly leases end. etcd looks twice a second.
@@ -191,7 +193,10 @@ impl Lessor {
         }
         let command = Command { op: Some(Op::LeaseRevoke(LeaseRevoke { ids: ids.clone() })) };
         match self.node.propose_as_member(command).await {
-            Ok(_) | Err(EtcdError::LeaseNotFound) => self.state().deadlines.forget(&ids),
+            Ok(_) | Err(EtcdError::LeaseNotFound) => {
+                METRICS.leases_expired.fetch_add(ids.len() as u64, Relaxed);
+                self.state().deadlines.forget(&ids);
+            }
             Err(error) => tracing::warn!("{} ended leases stay for now: {error}", ids.len()),
         }
     }
@@ -209,7 +214,11 @@ impl Lessor {
 impl Deadlines {
     fn ask(&mut self, now: Millis, question: Question) -> Option<TimeToLive> {
         match question {
-            Question::Renew(id) => self.renew(now, id).map(|ttl| TimeToLive { granted_s: ttl, left_s: ttl }),
+            Question::Renew(id) => {
+                let ttl = self.renew(now, id)?;
+                add(&METRICS.leases_renewed);
+                Some(TimeToLive { granted_s: ttl, left_s: ttl })
+            }
             Question::TimeToLive(id) => self.time_to_live(now, id),
         }
     }

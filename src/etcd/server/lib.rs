@@ -6,6 +6,7 @@ mod compaction;
 pub mod config;
 pub mod database;
 mod discovery;
+mod ending;
 mod enter;
 mod fetch;
 mod gateway;

@@ -1,6 +1,7 @@
 //! The client port: gRPC and plain HTTP over one listener.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::prompt::{Begun, Prompt};
 use crate::tls::{ClientName, ServerTls};
 
 /// Connections at a time; each takes a descriptor and some 10 KiB.
-const MAX_CONNECTIONS: usize = 8192;
+const MAX_CONNECTIONS: u32 = 8192;
 /// The same for a port of metrics: a handful of programs ask there.
 const MAX_METRICS_CONNECTIONS: usize = 64;
 /// Requests at a time on one connection, whatever `--max-concurrent-streams` says.
@@ -38,13 +39,20 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// When descriptors run out, accepting again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves clients until the task is dropped; with TLS if it is given.
+/// Serves clients, with TLS if it is given, until the member ends; then until
+/// the last connection has ended.
 pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
     let services = Services::new(&front);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    let mut ends = pin!(front.ending.begun());
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accept = async { (Arc::clone(&places).acquire_owned().await, listener.accept().await) };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut ends => break,
+            accepted = accept => accepted,
+        };
+        match accepted {
             Ok((connection, _)) => {
                 let (services, front, tls) = (services.clone(), Arc::clone(&front), tls.clone());
                 tokio::spawn(async move {
@@ -60,6 +68,9 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Ar
             }
         }
     }
+    // Who comes now is refused at once, and goes to another member.
+    drop(listener);
+    let _ = places.acquire_many(MAX_CONNECTIONS).await;
 }
 
 /// Serves metrics and health alone, until the task is dropped: for a port that
@@ -114,6 +125,7 @@ async fn serve_connection(
         None => (Stream::Plain(connection), None),
         Some(tls) => tls.accept(connection).await?,
     };
+    let ends = front.ending.begun();
     let max_streams = front.limits.streams.min(MAX_STREAMS);
     let begun = Begun::default();
     let connection = TokioIo::new(Filtered::new(Prompt::new(connection, begun.clone())));
@@ -132,7 +144,12 @@ async fn serve_connection(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    builder.serve_connection(connection, service).await.map_err(io::Error::other)
+    let mut served = pin!(builder.serve_connection(connection, service));
+    tokio::select! {
+        outcome = &mut served => return outcome.map_err(io::Error::other),
+        () = ends => served.as_mut().graceful_shutdown(),
+    }
+    served.await.map_err(io::Error::other)
 }
 
 async fn answer(

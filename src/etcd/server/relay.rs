@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::config::url;
 use crate::peer::{authority, question};
+use crate::run::tell_systemd;
 use crate::settings::{domain, label};
 use crate::tls::Listen;
 use records::Records;
@@ -251,7 +252,9 @@ fn serve(settings: &Settings) -> std::io::Result<()> {
             std::io::Error::new(error.kind(), format!("listen tcp {address}: {error}"))
         };
         let listener = Listen::from(address).bind().and_then(TcpListener::from_std).map_err(named)?;
-        tracing::info!("gateway: passing connections at {address} on to {}", urls.join(","));
+        // The words of etcd's gateway: there are programs that wait for them.
+        tracing::info!("gateway: ready to proxy client requests at {address} to {}", urls.join(","));
+        tell_systemd();
         let (_keep, urls) = watch::channel(urls);
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {

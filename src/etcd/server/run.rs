@@ -11,13 +11,16 @@ use proa_etcd_client::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::auth::{Auth, BadTokenKey, Jwt};
 use crate::config::{BadConfig, Config, Machine, ServerPlan, Start};
 use crate::discovery::DiscoveryError;
+use crate::ending::{End, Ending};
 use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, LanConfig, LanError};
 use crate::lessor::Lessor;
+use crate::metrics::KeyCount;
 use crate::node::{Bootstrap, Node, NodeConfig, ReadView};
 use crate::place::{self, Place};
 use crate::space::{self, Space};
@@ -26,7 +29,10 @@ use crate::v2::V2;
 use crate::watch::hub::{self, Hub, Past};
 use crate::{compaction, enter, listen, metrics};
 
-/// How long connections may take to end when the member stops.
+/// How long requests that were taken in hold up the end of the member. They take
+/// milliseconds; where there is no majority they would take until they time out.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long what is left of connections may take to end after that.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between two looks whether the others know this member's name and URLs.
@@ -161,14 +167,16 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
         .map_err(|error| RunError::System { what: "starting the member", source: error.into() })??;
     *started = Some(node.clone());
     check_identity(config, &node)?;
-    let front = front(config, &node, jwt);
+    let (end, ending) = Ending::new();
+    let front = front(config, &node, jwt, ending);
     let database = config.data_dir.join("db");
     tokio::spawn(space::watch(Arc::clone(&front.space), node.clone(), database, config.quota_bytes));
     let space = Arc::clone(&front.space);
     tokio::spawn(compaction::run(node.clone(), config.auto_compaction, space, config.quota_bytes));
     tokio::spawn(metrics::follow_leaders(node.status()));
+    let mut served = JoinSet::new();
     for (listener, tls) in listeners {
-        tokio::spawn(listen::serve(listener, tls, Arc::clone(&front)));
+        served.spawn(listen::serve(listener, tls, Arc::clone(&front)));
     }
     for (listener, tls) in metrics_listeners {
         tokio::spawn(listen::serve_metrics(listener, tls, Arc::clone(&front)));
@@ -182,13 +190,24 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
     let mut status = node.status();
     tokio::select! {
         () = signals.stop() => {
-            node.hand_over().await;
+            drain(&node, &end, served).await;
             Ok(())
         }
         stopped = status.wait_for(|status| status.stopped.is_some()) => {
             let why = stopped.ok().and_then(|status| status.stopped.clone());
             Err(RunError::Stopped(why.unwrap_or_else(|| "the node has ended".into())))
         }
+    }
+}
+
+/// Answers what was taken in, and sends clients to other members meanwhile.
+async fn drain(node: &Node, end: &End, mut served: JoinSet<()>) {
+    end.begin();
+    let all = async { while served.join_next().await.is_some() {} };
+    // Another leader agrees on what waits here, so both go on at the same time.
+    let (_, drained) = tokio::join!(node.hand_over(), tokio::time::timeout(DRAIN_PATIENCE, all));
+    if drained.is_err() {
+        tracing::warn!("stopping with connections of clients that have not ended");
     }
 }
 
@@ -264,11 +283,18 @@ fn open(listen: &Listen) -> Result<TcpListener, RunError> {
     opened.map_err(|error| RunError::Listen { address: listen.address, reason: os_text(&error) })
 }
 
-fn front(config: &Config, node: &Node, jwt: Option<Jwt>) -> Arc<Front> {
+fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<Front> {
     let (sink, source) = hub::channel();
-    node.set_event_sink(Box::new(move |revision, events| match events.is_empty() {
-        true => sink.replaced(revision),
-        false => sink.announce(events),
+    let keys = Arc::new(KeyCount::default());
+    let counting = Arc::clone(&keys);
+    node.set_event_sink(Box::new(move |revision, events| {
+        if events.is_empty() {
+            counting.forget();
+            sink.replaced(revision);
+        } else {
+            counting.note(revision, &events);
+            sink.announce(events);
+        }
     }));
     let hub = Hub::start(Arc::new(node.clone()), source);
     let limits = Limits {
@@ -284,7 +310,8 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>) -> Arc<Front> {
     let v2 = config.serves_v2.then(|| V2::start(node));
     let space = Arc::new(Space::default());
     let (serves_json, metrics) = (config.serves_json, config.metrics);
-    Arc::new(Front { node: node.clone(), hub, auth, lessor, space, v2, serves_json, limits, metrics })
+    let node = node.clone();
+    Arc::new(Front { node, hub, auth, lessor, space, v2, serves_json, limits, metrics, keys, ending })
 }
 
 impl Past for Node {

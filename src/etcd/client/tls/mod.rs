@@ -3,8 +3,10 @@
 //! Files are read anew when they change, so that a certificate can be replaced
 //! below a running process.
 
+pub mod der;
 mod error;
 mod fresh;
+mod roots;
 mod stream;
 mod trust;
 
@@ -14,12 +16,13 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 pub use error::TlsError;
 pub use fresh::Fresh;
+pub use roots::{Purpose, Roots};
 pub use stream::{BlockingStream, Stream};
 
 /// Where Debian and most others keep the certificates that a system trusts.
@@ -122,14 +125,15 @@ fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Library)?;
+    let builder = builder.dangerous();
     let builder = if files.trusts_anybody {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(trust::Anybody { provider }))
+        builder.with_custom_certificate_verifier(Arc::new(trust::Anybody { provider }))
     } else {
         let roots = match &files.trusted_ca {
-            Some(path) => roots(path)?,
+            Some(path) => Roots::read(path)?,
             None => system_roots()?,
         };
-        builder.with_root_certificates(roots)
+        builder.with_custom_certificate_verifier(Arc::new(trust::Trusted::new(roots, provider)?))
     };
     let mut config = match &files.identity {
         None => builder.with_no_client_auth(),
@@ -168,32 +172,11 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// The CAs of a PEM file.
-///
-/// # Errors
-/// A file that cannot be read, holds none, or holds one that is no CA's.
-pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        let bad = |_| TlsError::Content { path: path.to_owned(), want: "the X.509 certificates of CAs" };
-        roots.add(certificate).map_err(bad)?;
-    }
-    Ok(roots)
-}
-
-/// The CAs that the system trusts. Those that this library cannot use are left
-/// out: a bundle of hundreds always has some.
-fn system_roots() -> Result<RootCertStore, TlsError> {
+/// The CAs that the system trusts.
+fn system_roots() -> Result<Roots, TlsError> {
     let path = std::env::var_os(SYSTEM_CAS_VARIABLE).filter(|path| !path.is_empty());
     let path = path.map_or_else(|| PathBuf::from(SYSTEM_CAS), PathBuf::from);
-    let mut roots = RootCertStore::empty();
-    match certificates(&path) {
-        Ok(found) => {
-            roots.add_parsable_certificates(found);
-            Ok(roots)
-        }
-        Err(_) => Err(TlsError::NoRoots { path }),
-    }
+    Roots::read_usable(&path).map_err(|_| TlsError::NoRoots { path })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -18,6 +18,8 @@ pub use tls::{PeerPlan, ServerPlan};
 
 /// Space for data when `--quota-backend-bytes` is 0. Source: etcd's `DefaultQuotaBytes`.
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+/// Largest request: an entry must fit a segment of the log and a peer frame, 16 MiB both.
+const MOST_REQUEST_BYTES: usize = 8 << 20;
 /// Source: etcd's check of `--election-timeout`.
 const MAX_ELECTION_MS: u64 = 50_000;
 
@@ -184,7 +186,7 @@ impl Config {
                 0 => DEFAULT_QUOTA_BYTES,
                 bytes => bytes,
             },
-            max_request_bytes: settings.parsed("max-request-bytes"),
+            max_request_bytes: request_bytes(settings, &mut warnings),
             max_txn_ops: settings.parsed("max-txn-ops"),
             max_streams: settings.parsed("max-concurrent-streams"),
             watch_progress_every: progress_every(settings),
@@ -200,6 +202,17 @@ impl Config {
             warnings,
         })
     }
+}
+
+/// etcd takes any number here, and so do unit files that were written for it.
+fn request_bytes(settings: &Settings, warnings: &mut Vec<String>) -> usize {
+    let wanted: usize = settings.parsed("max-request-bytes");
+    if wanted > MOST_REQUEST_BYTES {
+        warnings.push(format!(
+            "--max-request-bytes={wanted}: requests of more than {MOST_REQUEST_BYTES} bytes are refused all the same"
+        ));
+    }
+    wanted.min(MOST_REQUEST_BYTES)
 }
 
 /// Source: etcd, which takes 0 for its default.
@@ -320,6 +333,21 @@ mod tests {
         ];
         for (args, want) in rows {
             assert_eq!(config(args).unwrap_err().to_string(), want, "{args}");
+        }
+    }
+
+    #[test]
+    fn any_size_of_requests_is_taken_and_too_large_a_one_is_said() {
+        #[rustfmt::skip]
+        let rows = [
+            ("",                                1_572_864, false),
+            ("--max-request-bytes=100",         100,       false),
+            ("--max-request-bytes=8388608",     8 << 20,   false),
+            ("--max-request-bytes=33554432",    8 << 20,   true),
+        ];
+        for (args, want, is_said) in rows {
+            let config = config(args).unwrap();
+            assert_eq!((config.max_request_bytes, config.warnings.len() == 1), (want, is_said), "{args}");
         }
     }
 

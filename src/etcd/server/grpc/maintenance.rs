@@ -1,6 +1,6 @@
 //! Looking after one member.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proa_etcd_api::command::command::Op;
 use proa_etcd_api::etcdserverpb::{
@@ -20,6 +20,7 @@ use super::kv::blocking;
 use super::pb::maintenance_server::Maintenance;
 use super::{Front, refuse, unexpected};
 use crate::PROTOCOL_VERSION;
+use crate::metrics::METRICS;
 use crate::node::Node;
 
 #[tonic::async_trait]
@@ -78,7 +79,9 @@ impl Maintenance for Front {
         self.admit_root(&request).await?;
         let now = self.node.view();
         let head = now.head;
+        let begun = Instant::now();
         let hash = blocking(move || proa_etcd_store::hash_kv(&now.view, now.head, 0)).await?;
+        METRICS.hash.observe(begun.elapsed());
         Ok(Response::new(HashResponse {
             header: Some(self.header(head.revision)),
             hash: hash.map_err(refuse)?,
@@ -90,7 +93,9 @@ impl Maintenance for Front {
         let wanted = request.into_inner().revision;
         let now = self.node.view();
         let head = now.head;
+        let begun = Instant::now();
         let hash = blocking(move || proa_etcd_store::hash_kv(&now.view, now.head, wanted)).await?;
+        METRICS.hash_by_revision.observe(begun.elapsed());
         Ok(Response::new(HashKvResponse {
             header: Some(self.header(head.revision)),
             hash: hash.map_err(refuse)?,
@@ -113,7 +118,9 @@ impl Maintenance for Front {
         let node = self.node.clone();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
+            let begun = Instant::now();
             send_snapshot(&node, &sender);
+            METRICS.snapshot.observe(begun.elapsed());
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }

@@ -32,8 +32,9 @@ use tonic::codegen::Service;
 use tonic::{Code, Request, Status};
 
 use crate::auth::{Auth, Credentials, OwnConnection};
+use crate::ending::{self, Ending};
 use crate::lessor::Lessor;
-use crate::metrics::{Call, Detail, count_received};
+use crate::metrics::{Call, Detail, KeyCount, count_received};
 use crate::node::Node;
 use crate::space::Space;
 use crate::tls::ClientName;
@@ -92,6 +93,10 @@ pub struct Front {
     pub limits: Limits,
     /// `--metrics`.
     pub metrics: Detail,
+    /// How many keys there are.
+    pub keys: Arc<KeyCount>,
+    /// Whether the member ends.
+    pub ending: Ending,
 }
 
 impl Front {
@@ -169,6 +174,22 @@ fn serves_as_learner(path: &str) -> bool {
     )
 }
 
+/// Whether a call's answers go on for as long as its client wants them to.
+fn goes_on(path: &str) -> bool {
+    matches!(
+        path,
+        "/etcdserverpb.Watch/Watch"
+            | "/etcdserverpb.Lease/LeaseKeepAlive"
+            | "/v3electionpb.Election/Observe"
+            | "/grpc.health.v1.Health/Watch"
+    )
+}
+
+/// Whether a call waits for other clients before it is answered.
+fn waits_for_others(path: &str) -> bool {
+    matches!(path, "/v3lockpb.Lock/Lock" | "/v3electionpb.Election/Campaign")
+}
+
 /// Whether who asks would rather hear that there is no leader than wait for one.
 ///
 /// Source: etcd's `rpctypes.MetadataRequireLeaderKey`.
@@ -237,13 +258,29 @@ impl Services {
 
     /// Answers one gRPC request, wherever it comes from.
     pub async fn call(&mut self, request: http::Request<Body>) -> http::Response<Body> {
-        let Some(call) = Call::begin(request.uri().path()) else { return self.dispatch(request).await };
+        let Some(call) = Call::begin(request.uri().path(), request.headers()) else {
+            return self.dispatch(request).await;
+        };
         let counts = call.counts();
         let response = self.dispatch(request.map(|body| count_received(counts, body))).await;
         call.count_sent(response)
     }
 
     async fn dispatch(&mut self, request: http::Request<Body>) -> http::Response<Body> {
+        let ending = self.front.ending.clone();
+        if waits_for_others(request.uri().path()) {
+            return tokio::select! {
+                biased;
+                answer = self.ask(request) => answer,
+                () = ending.begun() => ending::stopped().into_http(),
+            };
+        }
+        let goes_on = goes_on(request.uri().path());
+        let answer = self.ask(request).await;
+        if goes_on { answer.map(|answers| ending.cut(answers)) } else { answer }
+    }
+
+    async fn ask(&mut self, request: http::Request<Body>) -> http::Response<Body> {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         if self.front.node.status().borrow().is_learner && !serves_as_learner(request.uri().path()) {
             return refuse(EtcdError::NotSupportedForLearner).into_http();

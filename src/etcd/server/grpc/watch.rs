@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::pb::watch_server::Watch;
 use super::rights::{Rights, reason_of};
 use super::{Front, OVERHEAD_BYTES, leader_lost};
 use crate::auth::Credentials;
+use crate::metrics::METRICS;
 use crate::node::Node;
 use crate::watch::answer::Answer;
 use crate::watch::groups::Interest;
@@ -60,6 +62,7 @@ impl Watch for Front {
             progress_every: self.limits.progress_every,
             owes_report: false,
         };
+        METRICS.watch_streams.fetch_add(1, Relaxed);
         let reader = tokio::spawn(stream.run(request.into_inner()));
         if needs_leader {
             let patience = Duration::from_millis(self.limits.election_ms);
@@ -99,6 +102,7 @@ impl Stream for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
+        METRICS.watch_streams.fetch_sub(1, Relaxed);
         self.reader.abort();
     }
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::LogError;
@@ -126,6 +127,7 @@ impl Disk for Files {
     }
 
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        METRICS.log_bytes.fetch_add(bytes.len() as u64, Relaxed);
         file.write_all_at(bytes, offset)
     }
 

@@ -74,9 +74,10 @@ pub struct Call {
 
 impl Call {
     /// A call of a known RPC begins.
-    pub fn begin(path: &str) -> Option<Self> {
+    pub fn begin(path: &str, headers: &HeaderMap) -> Option<Self> {
         let counts = COUNTS.get(path)?;
         add(&counts.started);
+        METRICS.versions.count(headers, counts.rpc.client_streams || counts.rpc.server_streams);
         Some(Self { counts, begun: Instant::now(), is_over: false })
     }
 
@@ -265,14 +266,14 @@ mod tests {
     fn a_call_ends_once() {
         let path = "/etcdserverpb.Maintenance/MoveLeader";
         let handled = |code: Code| COUNTS[path].handled[code as usize].load(Relaxed);
-        let call = Call::begin(path).expect("an RPC");
+        let call = Call::begin(path, &HeaderMap::new()).expect("an RPC");
         let refused = call.count_sent(Status::not_found("x").into_http());
         assert_eq!(handled(Code::NotFound), 1);
         drop(refused);
         assert_eq!(handled(Code::Cancelled), 0);
-        drop(Call::begin(path));
+        drop(Call::begin(path, &HeaderMap::new()));
         assert_eq!(handled(Code::Cancelled), 1);
         assert_eq!(COUNTS[path].started.load(Relaxed), 2);
-        assert!(Call::begin("/etcdserverpb.KV/Nope").is_none());
+        assert!(Call::begin("/etcdserverpb.KV/Nope", &HeaderMap::new()).is_none());
     }
 }

@@ -1,13 +1,18 @@
 //! What goes to other members and comes from them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use super::Histogram;
 
 /// Counts by member id. A lock is taken once for many messages: they travel in
 /// chunks.
 #[derive(Debug)]
-pub struct Peers(Mutex<BTreeMap<u64, Counts>>);
+pub struct Peers {
+    counts: Mutex<BTreeMap<u64, Counts>>,
+    round_trips: Mutex<BTreeMap<u64, Arc<Histogram>>>,
+}
 
 /// Of one member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +72,7 @@ impl Latency {
 impl Peers {
     /// Nobody was talked to yet.
     pub const fn empty() -> Self {
-        Self(Mutex::new(BTreeMap::new()))
+        Self { counts: Mutex::new(BTreeMap::new()), round_trips: Mutex::new(BTreeMap::new()) }
     }
 
     /// Notes something about a member.
@@ -93,8 +98,21 @@ impl Peers {
         self.all().iter().map(|(member, counts)| (*member, *counts)).collect()
     }
 
+    /// How long it took to a member and back.
+    pub fn round_trip(&self, member: u64, took: Duration) {
+        let mut all = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        // Source of the bounds: etcd's `rttSec`.
+        all.entry(member).or_insert_with(|| Arc::new(Histogram::from(100, 16))).observe(took);
+    }
+
+    /// By member id.
+    pub fn round_trips(&self) -> Vec<(u64, Arc<Histogram>)> {
+        let all = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(member, times)| (*member, Arc::clone(times))).collect()
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Counts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,9 +27,18 @@ pub fn render(text: &mut Text) {
         text.gauge("process_max_fds", "File descriptors that may be open.", most);
         text.gauge("os_fd_limit", "File descriptors that may be open.", most);
     }
-    if let Some(most) = limit(&limits, "Max address space") {
-        text.gauge("process_virtual_memory_max_bytes", "Address space that may be used.", most);
+    let network = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
+    if let Some(bytes) = octets(&network, "InOctets") {
+        let help = "Bytes received in the process's network namespace.";
+        text.counter("process_network_receive_bytes_total", help, bytes);
     }
+    if let Some(bytes) = octets(&network, "OutOctets") {
+        let help = "Bytes sent in the process's network namespace.";
+        text.counter("process_network_transmit_bytes_total", help, bytes);
+    }
+    // As Go's library says that there is no limit.
+    let most = limit(&limits, "Max address space").unwrap_or(u64::MAX);
+    text.gauge("process_virtual_memory_max_bytes", "Address space that may be used.", most);
 }
 
 fn render_stat(text: &mut Text, stat: &Stat) {
@@ -73,6 +82,14 @@ impl Stat {
     }
 }
 
+/// A number of the rows `IpExt`: names in one, values in the next.
+fn octets(netstat: &str, name: &str) -> Option<u64> {
+    let mut rows = netstat.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (rows.next()?, rows.next()?);
+    let at = names.split(' ').position(|found| found == name)?;
+    values.split(' ').nth(at)?.parse().ok()
+}
+
 /// The soft limit of this name, unless there is none.
 fn limit(limits: &str, name: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
@@ -89,6 +106,13 @@ mod tests {
         let want = Stat { cpu_ticks: 100, start_ticks: 555, virtual_bytes: 8192, resident_pages: 25 };
         assert_eq!(Stat::parse(text), Some(want));
         assert_eq!(Stat::parse("4 (a) S 1"), None);
+    }
+
+    #[test]
+    fn octets_are_found_by_their_name() {
+        let text = "TcpExt: A InOctets\nTcpExt: 1 2\nIpExt: A InOctets OutOctets\nIpExt: 3 4 5\n";
+        assert_eq!((octets(text, "InOctets"), octets(text, "OutOctets")), (Some(4), Some(5)));
+        assert_eq!(octets(text, "B"), None);
     }
 
     #[test]

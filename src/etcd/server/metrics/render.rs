@@ -33,6 +33,12 @@ pub struct Facts {
     pub compact_revision: i64,
     /// Watchers, and how many of them are behind.
     pub watchers: (usize, usize),
+    /// Keys, when they could be counted.
+    pub keys: Option<i64>,
+    /// How often users and permissions have changed.
+    pub auth_revision: u64,
+    /// Whether the state is being replaced by a snapshot.
+    pub is_replaced: bool,
     /// How much to tell.
     pub detail: Detail,
 }
@@ -65,6 +71,23 @@ fn server(text: &mut Text, facts: &Facts) {
     let failed = METRICS.reads_failed.load(Relaxed);
     text.counter("etcd_server_read_indexes_failed_total", "Reads that no majority answered in time.", failed);
     text.gauge("etcd_server_quota_backend_bytes", "Space that data may take.", facts.quota_bytes);
+    let slow = METRICS.reads_slow.load(Relaxed);
+    text.counter("etcd_server_slow_read_indexes_total", "Of them, those that had a leader to ask.", slow);
+    let slow = METRICS.applies_slow.load(Relaxed);
+    text.counter("etcd_server_slow_apply_total", "Batches that took over 100 ms to apply.", slow);
+    let late = METRICS.heartbeats_late.load(Relaxed);
+    text.counter("etcd_server_heartbeat_send_failures_total", "Heartbeats that were late.", late);
+    let promoted = METRICS.learners_promoted.load(Relaxed);
+    text.counter("etcd_server_learner_promote_successes", "Learners that this leader gave a vote.", promoted);
+    let is_replaced = u8::from(facts.is_replaced);
+    let help = "Whether a snapshot replaces the data.";
+    text.gauge("etcd_server_snapshot_apply_in_progress_total", help, is_replaced);
+    text.begin("etcd_server_client_requests_total", "counter", "Requests by their client's version.");
+    for (version, counts) in METRICS.versions.counts() {
+        for (kind, count) in ["unary", "stream"].into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+            text.value(&format!("{},{}", label("client_api_version", &version), label("type", kind)), count);
+        }
+    }
     let (yes, no) = (METRICS.health_success.load(Relaxed), METRICS.health_failures.load(Relaxed));
     text.counter("etcd_server_health_success", "Times this member was found healthy.", yes);
     text.counter("etcd_server_health_failures", "Times it was not.", no);
@@ -85,15 +108,34 @@ fn store(text: &mut Text, facts: &Facts) {
     count("etcd_mvcc_delete_total", "Deletions applied.", &METRICS.deletes);
     count("etcd_mvcc_range_total", "Ranges answered.", &METRICS.ranges);
     count("etcd_mvcc_txn_total", "Transactions applied.", &METRICS.txns);
+    // The names that these four had before 3.4; dashboards are older than that.
+    count("etcd_debugging_mvcc_put_total", "Puts applied.", &METRICS.puts);
+    count("etcd_debugging_mvcc_delete_total", "Deletions applied.", &METRICS.deletes);
+    count("etcd_debugging_mvcc_range_total", "Ranges answered.", &METRICS.ranges);
+    count("etcd_debugging_mvcc_txn_total", "Transactions applied.", &METRICS.txns);
+    let help = "Leases that ended by themselves.";
+    count("etcd_debugging_server_lease_expired_total", help, &METRICS.leases_expired);
+    count("etcd_debugging_lease_renewed_total", "Renewals by this leader.", &METRICS.leases_renewed);
     count("etcd_debugging_lease_granted_total", "Leases granted.", &METRICS.leases_granted);
     count("etcd_debugging_lease_revoked_total", "Leases revoked.", &METRICS.leases_revoked);
     let bytes = facts.database_bytes;
     text.gauge("etcd_mvcc_db_total_size_in_bytes", "Space that the database takes on the disk.", bytes);
+    let help = "Space that the database takes on the disk.";
+    text.gauge("etcd_debugging_mvcc_db_total_size_in_bytes", help, bytes);
     // Free space inside of files does not exist here.
     text.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Space of it that holds data.", bytes);
     text.gauge("etcd_debugging_mvcc_current_revision", "The newest revision.", facts.revision);
     let compacted = facts.compact_revision;
     text.gauge("etcd_debugging_mvcc_compact_revision", "History up to here was given up.", compacted);
+    text.gauge("etcd_debugging_auth_revision", "The revision of users and permissions.", facts.auth_revision);
+    let streams = METRICS.watch_streams.load(Relaxed);
+    text.gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watchers.", streams);
+    text.histogram("etcd_mvcc_hash_duration_seconds", "How long hashing took.", &METRICS.hash);
+    let help = "How long hashing as of a revision took.";
+    text.histogram("etcd_mvcc_hash_rev_duration_seconds", help, &METRICS.hash_by_revision);
+    if let Some(keys) = facts.keys {
+        text.gauge("etcd_debugging_mvcc_keys_total", "Keys.", keys);
+    }
     let (all, behind) = facts.watchers;
     text.gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", all);
     text.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that catch up from history.", behind);
@@ -106,6 +148,10 @@ fn disk(text: &mut Text) {
         "How long the raft log took to reach the disk.",
         sync,
     );
+    let bytes = METRICS.log_bytes.load(Relaxed);
+    text.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the raft log.", bytes);
+    let help = "How long a snapshot took to be sent to a client.";
+    text.histogram("etcd_disk_backend_snapshot_duration_seconds", help, &METRICS.snapshot);
     let commit = &METRICS.commit;
     let help = "How long a batch took to be in the database.";
     text.histogram("etcd_disk_backend_commit_duration_seconds", help, commit);
@@ -135,6 +181,10 @@ fn network(text: &mut Text, member_id: u64) {
     let pair = |member: u64| {
         format!("{},{}", label("Local", &format!("{member_id:x}")), label("Remote", &format!("{member:x}")))
     };
+    text.begin("etcd_network_known_peers", "gauge", "The members that this one knows.");
+    for (member, _) in &peers {
+        text.value(&pair(*member), 1);
+    }
     text.begin("etcd_network_active_peers", "gauge", "Whether a member is connected to.");
     for (member, counts) in &peers {
         text.value(&pair(*member), u8::from(counts.is_connected));
@@ -146,5 +196,9 @@ fn network(text: &mut Text, member_id: u64) {
     );
     for (member, counts) in &peers {
         text.value(&pair(*member), counts.disconnections);
+    }
+    text.begin("etcd_network_peer_round_trip_time_seconds", "histogram", "Time to a member and back.");
+    for (member, times) in METRICS.peers.round_trips() {
+        text.buckets(&label("To", &format!("{member:x}")), &times);
     }
 }

@@ -24,7 +24,7 @@ use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::types::{AuthStamp, MembersChanged, ReadView, TokenGranted, V2Applied};
 use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, SLOW_APPLY, add};
 
 /// Entries of a scrub step while nobody waits: about a millisecond even where each
 /// of them lies in a block of its own, for whoever comes meanwhile.
@@ -161,6 +161,7 @@ impl<S: Storage> Applier<S> {
     }
 
     fn apply(&mut self, entries: Vec<Decided>) {
+        let begun = Instant::now();
         let mut work = Work::default();
         {
             let view = self.database().snapshot();
@@ -189,6 +190,9 @@ impl<S: Storage> Applier<S> {
         }
         self.answer(work);
         self.release_reads();
+        if begun.elapsed() > SLOW_APPLY {
+            add(&METRICS.applies_slow);
+        }
         self.flush_when_due();
     }
 

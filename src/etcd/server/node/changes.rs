@@ -10,6 +10,7 @@ use super::core::Core;
 use super::membership::Membership;
 use super::shared::lock;
 use super::types::{MemberChange, MembersChanged};
+use crate::metrics::{METRICS, add};
 
 /// Changes that wait for the one before them; each takes one round through the
 /// log, so this many take a few seconds.
@@ -52,6 +53,19 @@ impl Changes {
     }
 }
 
+/// `done`, which counts a learner that has got its vote.
+fn counted(change: &MemberChange, done: ChangeDone) -> ChangeDone {
+    if !matches!(change, MemberChange::Promote { .. }) {
+        return done;
+    }
+    Box::new(move |outcome| {
+        if outcome.is_ok() {
+            add(&METRICS.learners_promoted);
+        }
+        done(outcome);
+    })
+}
+
 impl Core {
     pub(super) fn on_change(&mut self, change: MemberChange, done: ChangeDone) {
         if !self.is_leader() {
@@ -75,6 +89,7 @@ impl Core {
             let token = self.state.changes.next_token;
             match self.propose_change(&change, token) {
                 Ok(term) => {
+                    let done = counted(&change, done);
                     self.state.changes.proposed.insert(token, (term, done));
                 }
                 Err(error) => done(Err(error)),

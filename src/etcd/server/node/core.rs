@@ -24,6 +24,7 @@ use super::proposals::{MAX_PENDING, Origin, Pending};
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
 use super::writer::ToWriter;
 use crate::database::CopiedFile;
+use crate::metrics::{METRICS, add};
 use crate::peer::Incoming;
 use crate::peer::frame::Frame;
 use crate::peer::snapshot::Receiving;
@@ -149,6 +150,11 @@ impl Core {
             if now >= next_tick {
                 // After a pause of the machine one tick, not all that were
                 // missed: the leader may just have been paused as well.
+                let is_late = now > next_tick + self.tick;
+                if is_late && self.is_leader() {
+                    // As in etcd: the next one goes out after twice its time.
+                    add(&METRICS.heartbeats_late);
+                }
                 next_tick = now + self.tick;
                 goes_on &= self.on_tick();
             }

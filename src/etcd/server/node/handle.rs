@@ -123,6 +123,9 @@ impl Node {
         let answer = self.wait(done).await;
         if matches!(answer, Err(EtcdError::Timeout)) {
             add(&METRICS.reads_failed);
+            if self.shared.status.borrow().leader_id != 0 {
+                add(&METRICS.reads_slow);
+            }
         }
         answer
     }

@@ -1,7 +1,7 @@
 //! The connection this member dials to one peer, for as long as it is one.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ const REDIAL: Duration = Duration::from_millis(100);
 /// Longest time one chunk may take: a peer whose machine vanished would
 /// otherwise hold the connection for minutes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at how long it takes to a peer and back.
+/// Source: etcd's `proberInterval`.
+const MEASURE_EVERY: Duration = Duration::from_secs(3);
 /// Unsent bytes the kernel may hold: more would queue in front of heartbeats.
 const UNSENT_BYTES: libc::c_int = 128 << 10;
 
@@ -133,6 +136,15 @@ async fn send(
     queue: &Queue,
     urls: &mut watch::Receiver<Vec<String>>,
 ) -> io::Result<()> {
+    let socket = stream.tcp().as_raw_fd();
+    // It is open for as long as the halves are, which outlive this.
+    let measure = async {
+        let mut turns = tokio::time::interval(MEASURE_EVERY);
+        loop {
+            turns.tick().await;
+            round_trip(socket).into_iter().for_each(|took| METRICS.peers.round_trip(to, took));
+        }
+    };
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut chunk = Vec::new();
     let write = async {
@@ -168,5 +180,20 @@ async fn send(
             Err(error) => Err(error),
         },
         _ = urls.changed() => Ok(()),
+        never = measure => never,
     }
+}
+
+/// How long a segment and its acknowledgement take on a connection, smoothed by
+/// the kernel: a question of our own would also measure how busy the peer is,
+/// and would need an answer in the protocol.
+fn round_trip(socket: RawFd) -> Option<Duration> {
+    // SAFETY: a plain structure of numbers, for which zeros are values.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the buffer is as long as is said.
+    let outcome = unsafe {
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+    };
+    (outcome == 0 && info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into()))
 }

@@ -112,7 +112,7 @@ pub const PROGRAM: Program = Program {
         ),
         setting("snapshot-count", "100000", "log entries between two snapshots", checks::positive),
         setting("quota-backend-bytes", "0", "space for data; 0 means 2 GiB", checks::number),
-        setting("max-request-bytes", "1572864", "largest request", request_bytes),
+        setting("max-request-bytes", "1572864", "largest request, 8 MiB at most", checks::number),
         setting(
             "max-concurrent-streams",
             "4294967295",

@@ -68,14 +68,6 @@ pub(crate) fn label(value: &str) -> Result<(), String> {
     }
 }
 
-pub(super) fn request_bytes(value: &str) -> Result<(), String> {
-    // An entry must fit a segment of the log and a peer frame, 16 MiB both.
-    match value.parse::<usize>() {
-        Ok(1024..=8_388_608) => Ok(()),
-        Ok(_) | Err(_) => Err("give a number from 1024 to 8388608 (8 MiB)".to_owned()),
-    }
-}
-
 pub(super) fn compaction_mode(value: &str) -> Result<(), String> {
     one_of(value, &["periodic", "revision"])
 }

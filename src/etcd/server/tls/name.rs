@@ -1,15 +1,14 @@
 //! The common name of a certificate's subject.
 
+use proa_etcd_client::tls::der::{OBJECT_IDENTIFIER, SEQUENCE, take};
 use rustls::pki_types::CertificateDer;
 
 /// Tags of ASN.1. Source: X.690, section 8.
-const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
 const PRINTABLE_STRING: u8 = 0x13;
 const TELETEX_STRING: u8 = 0x14;
 const IA5_STRING: u8 = 0x16;
 const BMP_STRING: u8 = 0x1e;
-const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 /// 2.5.4.3. Source: X.520, `id-at-commonName`.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
@@ -54,27 +53,6 @@ fn text(tag: u8, value: &[u8]) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Takes one value off the front: its tag and what is in it.
-fn take<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
-    let (&[tag, first], rest) = input.split_first_chunk()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81 => {
-            let (length, rest) = rest.split_first()?;
-            (usize::from(*length), rest)
-        }
-        0x82 => {
-            let (length, rest) = rest.split_first_chunk()?;
-            (usize::from(u16::from_be_bytes(*length)), rest)
-        }
-        // Nobody's name takes 64 KiB.
-        _ => return None,
-    };
-    let (value, rest) = rest.split_at_checked(length)?;
-    *input = rest;
-    Some((tag, value))
 }
 
 #[cfg(test)]

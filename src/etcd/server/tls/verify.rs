@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use proa_etcd_client::tls::{TlsError, roots};
+use proa_etcd_client::tls::{Purpose, Roots, TlsError};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,17 +20,19 @@ pub(super) fn clients(
     trusted_ca: &Path,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let roots = Arc::new(roots(trusted_ca)?);
-    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    let roots = Roots::read(trusted_ca)?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots.anchors(), provider);
+    let mut lists = Vec::new();
     if let Some(path) = &rules.revoked {
+        lists = revocations(path)?;
         // A CA without a list in the file has revoked nothing, as in etcd; the
         // lists that are there count for every certificate of the chain.
-        builder = builder.with_crls(revocations(path)?).allow_unknown_revocation_status();
+        builder = builder.with_crls(lists.clone()).allow_unknown_revocation_status();
     }
     let bad = |error: rustls::server::VerifierBuilderError| TlsError::Setting(format!("tls: {error}"));
     let inner = builder.build().map_err(bad)?;
     let hosts: Result<Vec<_>, _> = rules.allowed_hosts.iter().map(|host| host_name(host)).collect();
-    Ok(Arc::new(Clients { inner, names: rules.allowed_names.clone(), hosts: hosts? }))
+    Ok(Arc::new(Clients { inner, roots, lists, names: rules.allowed_names.clone(), hosts: hosts? }))
 }
 
 fn host_name(host: &str) -> Result<ServerName<'static>, TlsError> {
@@ -57,11 +59,49 @@ fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>
 #[derive(Debug)]
 struct Clients {
     inner: Arc<dyn ClientCertVerifier>,
+    roots: Roots,
+    lists: Vec<CertificateRevocationListDer<'static>>,
     names: Vec<String>,
     hosts: Vec<ServerName<'static>>,
 }
 
 impl Clients {
+    /// What the library thinks of a certificate, and what it does not think of:
+    /// a trusted one that is shown itself.
+    fn verify(
+        &self,
+        shown: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let refusal = match self.inner.verify_client_cert(shown, chain, now) {
+            Ok(verified) => return Ok(verified),
+            Err(refusal) => refusal,
+        };
+        self.roots.reconsider(refusal, shown, Purpose::Client, now)?;
+        if self.is_revoked(shown)? {
+            return Err(CertificateError::Revoked.into());
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    /// Whether a list names a trusted certificate. A CA takes itself back, if
+    /// anybody does, and what stands in the member's own file is believed
+    /// unsigned: all that a wrong list could do is to keep somebody out.
+    fn is_revoked(&self, certificate: &CertificateDer<'_>) -> Result<bool, Error> {
+        let bad = |_| CertificateError::BadEncoding;
+        let certificate = webpki::EndEntityCert::try_from(certificate).map_err(bad)?;
+        for list in &self.lists {
+            let list = webpki::BorrowedCertRevocationList::from_der(list).map_err(bad)?;
+            let list = webpki::CertRevocationList::from(list);
+            let named = list.find_serial(certificate.serial()).map_err(bad)?;
+            if list.issuer() == certificate.issuer() && named.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Source: etcd's `TLSInfo.baseConfig`, `AllowedCN` and `AllowedHostname`.
     fn lets_in(&self, certificate: &CertificateDer<'_>) -> bool {
         let has_name = || name::common_name(certificate).is_some_and(|name| self.names.contains(&name));
@@ -86,7 +126,7 @@ impl ClientCertVerifier for Clients {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner.verify_client_cert(certificate, chain, now)?;
+        let verified = self.verify(certificate, chain, now)?;
         if self.lets_in(certificate) {
             return Ok(verified);
         }

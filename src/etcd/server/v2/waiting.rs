@@ -90,7 +90,11 @@ impl Waiting {
                 self.catch_up().await.ok()?;
                 continue;
             }
-            match self.place.next().await {
+            let next = tokio::select! {
+                next = self.place.next() => next,
+                () = self.front.ending.begun() => Next::End,
+            };
+            match next {
                 Next::Event(event) => {
                     let index = event.node.as_ref().map_or(0, |node| node.modified_index);
                     if index >= self.next {
