@@ -81,6 +81,12 @@ pub struct Updater {
     pub(crate) by_person: bool,
     pub(crate) poll_after: Option<Duration>,
     pub(crate) failures: u32,
+    /// What has gone wrong in the present attempt.
+    pub(crate) trouble: String,
+    /// Attempts that came to an end, and why the last did not end well.
+    pub(crate) attempts: u64,
+    pub(crate) last_error: String,
+    pub(crate) is_ready: bool,
     /// A difference did not fit what runs; the next one would not, either.
     pub(crate) whole_only: bool,
     /// What the effects hand on to each other.
@@ -114,6 +120,10 @@ impl Updater {
             by_person: false,
             poll_after: None,
             failures: 0,
+            trouble: String::new(),
+            attempts: 0,
+            last_error: String::new(),
+            is_ready: false,
             whole_only: false,
             offer: None,
             reader: None,
@@ -145,12 +155,19 @@ impl Updater {
         self.kept.name(&self.record.root_hash, &self.record.version);
         self.show(&State::Idle);
         let (mut state, mut due) = self.start().await?;
+        self.is_ready = true;
+        let Config { server, group, poll_interval, .. } = &self.config;
+        match server {
+            Some(server) => tracing::info!("asks {server} for group {group} every {poll_interval:?}"),
+            None => tracing::info!("asks nobody: no update server is set"),
+        }
+        let polls = server.is_some();
         self.show(&state);
         let mut tell = Instant::now() + TELL_EVERY;
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(due) => {
-                    state = self.drive(state).await;
+                () = tokio::time::sleep_until(due), if polls => {
+                    state = self.attempt(state).await;
                     due = Instant::now() + self.next_wait();
                 }
                 () = tokio::time::sleep_until(tell) => {
@@ -164,9 +181,11 @@ impl Updater {
                 Some(command) = commands.recv() => match command {
                     Command::Attempt => {
                         self.by_person = true;
-                        state = self.drive(state).await;
+                        state = self.attempt(state).await;
                         due = Instant::now() + self.next_wait();
                     }
+                    // Who asked was told that it takes too long: then it is not done, either.
+                    Command::Reset(answer) | Command::Rollback(answer) if answer.is_closed() => {}
                     Command::Reset(answer) => {
                         let done = self.withdraw().map_err(|error| proa_base::cli::chain(&error));
                         if done.is_ok() {
@@ -252,6 +271,16 @@ impl Updater {
         }
     }
 
+    /// One check, and what came of it.
+    async fn attempt(&mut self, state: State) -> State {
+        self.trouble.clear();
+        let state = self.drive(state).await;
+        // Not before the end: what is told of the last attempt is of a whole one.
+        self.last_error = std::mem::take(&mut self.trouble);
+        self.attempts += 1;
+        state
+    }
+
     /// Takes the state machine from `state` through one check to rest.
     async fn drive(&mut self, state: State) -> State {
         let mut state = state;
@@ -271,6 +300,7 @@ impl Updater {
             };
             if let Event::Failed(trouble) = &event {
                 tracing::warn!("{}", trouble.reason);
+                self.trouble.clone_from(&trouble.reason);
                 self.failures = self.failures.saturating_add(1);
             }
         }
@@ -292,6 +322,9 @@ impl Updater {
                 version: target.map(|target| target.version.clone()).unwrap_or_default(),
                 size_bytes: target.map_or(0, |target| target.size_bytes as i64),
                 last_failure,
+                attempts: self.attempts,
+                last_error: self.last_error.clone(),
+                is_ready: self.is_ready,
             };
             let differs = *status != new;
             *status = new;

@@ -103,7 +103,10 @@ impl Asker<'_> {
     async fn exchange(&self, http: &mut Http, request: Request) -> Result<Response, Error> {
         let server = self.config.server.as_ref().ok_or_else(|| Error::Policy {
             code: ErrorCode::IgnoredPolicy,
-            text: "no update server is set".to_owned(),
+            text:
+                "no update server is set: give SERVER=URL in /etc/proa/update.conf, or update.server=URL on \
+                   the kernel command line"
+                    .to_owned(),
         })?;
         let body = http.post(server, request.render(), DOCUMENT_BYTES_MAX).await?;
         Ok(Response::parse(&body)?)
