@@ -10,7 +10,7 @@ use proa_update_disk::Disk;
 use proa_update_model::{
     boot_record::BootRecord,
     engine::{self, Event, State, Target},
-    kept::{Installed, KEPT_BYTES_MAX, Kept},
+    kept::{Installed, KEPT_BYTES_MAX, Kept, Rollback},
     omaha::{self, EventResult, EventType},
     payload::Reader,
     poll,
@@ -217,6 +217,9 @@ impl Updater {
             boot_id: &self.boot_id,
         };
         let start = engine::derive(&found);
+        if !matches!(start, engine::Start::RollsBack(_)) {
+            self.kept.rollback = None;
+        }
         tracing::info!(
             "version {} runs in slot {}: {}",
             self.record.version,
@@ -242,10 +245,18 @@ impl Updater {
                 self.kept.installed = Some(Installed { is_active: true, ..installed });
                 self.kept.transfer = None;
             }
+            engine::Start::RollsBack(rollback) => {
+                let Rollback { version, root_hash, .. } = rollback;
+                state = State::NeedReboot(Target { version, root_hash, size_bytes: 0 });
+            }
             engine::Start::FellBack(installed) => self.fell_back(&installed)?,
             engine::Start::SetAside(_) => self.kept.installed = None,
         }
-        self.keep()?;
+        // A full /var is no reason not to run: what is not kept is found out again at the
+        // next start, and nothing is installed before it can be kept.
+        if let Err(error) = self.keep() {
+            tracing::warn!("{}", proa_base::cli::chain(&error));
+        }
         self.tell_what_is_unknown().await;
         Ok((state, Instant::now() + wait))
     }
@@ -340,6 +351,7 @@ fn word(start: &engine::Start) -> &'static str {
         engine::Start::Prove(_) => "it has to show that it is good",
         engine::Start::CameUp(_) => "an update came up",
         engine::Start::NeedReboot(_) => "an update waits for the next boot",
+        engine::Start::RollsBack(_) => "the other slot boots next, as a person decided",
         engine::Start::FellBack(_) => "an update failed to boot",
         engine::Start::SetAside(_) => "an update was set aside",
     }

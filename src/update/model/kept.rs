@@ -35,6 +35,8 @@ pub struct Kept {
     pub transfer: Option<Transfer>,
     /// What the passive slot was made bootable with.
     pub installed: Option<Installed>,
+    /// Where a person wants to go back to.
+    pub rollback: Option<Rollback>,
     /// What failed on this machine.
     pub failures: Failures,
     /// What the server has to be told.
@@ -73,6 +75,19 @@ pub struct Installed {
     pub boot_id: String,
     /// Whether the flags that make it bootable were written.
     pub is_active: bool,
+}
+
+/// A person's decision that the other slot boots next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The version in that slot; empty when it is not known.
+    pub version: String,
+    /// Its root hash.
+    pub root_hash: Sha256,
+    /// Partition number of the slot.
+    pub slot: u32,
+    /// The boot in which it was decided.
+    pub boot_id: String,
 }
 
 /// What the server is to be told, as [`Event`] has it.
