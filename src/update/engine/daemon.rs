@@ -285,6 +285,8 @@ impl Updater {
     /// One check, and what came of it.
     async fn attempt(&mut self, state: State) -> State {
         self.trouble.clear();
+        // Before the next answer overwrites it by a clock that may have been set back.
+        self.kept.latest_unix_s = self.kept.latest_unix_s.max(self.kept.last_checked_unix_s);
         let state = self.drive(state).await;
         // Not before the end: what is told of the last attempt is of a whole one.
         self.last_error = std::mem::take(&mut self.trouble);

@@ -33,6 +33,14 @@ impl Updater {
         }
         self.kept.installed = None;
         self.kept.transfer = None;
+        // A clock that was once years ahead makes every release look expired; where it
+        // is not ahead, what is kept stands against one that is set back.
+        let now = i64::try_from(now_unix_s()).unwrap_or(0);
+        for time in [&mut self.kept.latest_unix_s, &mut self.kept.last_checked_unix_s] {
+            if *time > now {
+                *time = 0;
+            }
+        }
         self.keep()
     }
 

@@ -27,6 +27,9 @@ const VERSIONS_MAX: usize = 8;
 pub struct Kept {
     /// When the server was asked last with success, in seconds since 1970.
     pub last_checked_unix_s: i64,
+    /// The latest time that the server was asked at, in seconds since 1970: what time it
+    /// is at least, whatever the clock says.
+    pub latest_unix_s: i64,
     /// The version that was installed first.
     pub aleph_version: String,
     /// The newest key set that was accepted; `None` while it is that of the image.
