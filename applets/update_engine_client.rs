@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use proa_update_engine::{bus::Wire, client::Updater};
+use proa_update_engine::{bus::Wire, client::Updater, settings::PROGRAM};
 
 use crate::Applet;
 
@@ -28,14 +28,13 @@ Usage: update_engine_client FLAG
 Flags have one dash or two.
 ";
 
-const SOCKET: &str = "/run/dbus/system_bus_socket";
 /// Cells of the progress bar.
 const BAR: usize = 40;
 
 fn main(args: Vec<String>) -> ExitCode {
     proa_base::cli::end_with_reader();
     let [flag] = &args[..] else {
-        eprint!("{HELP}");
+        eprintln!("update_engine_client: give one flag; -help lists what there is");
         return ExitCode::FAILURE;
     };
     let name = flag.strip_prefix("--").or_else(|| flag.strip_prefix('-')).unwrap_or_default();
@@ -68,7 +67,9 @@ fn main(args: Vec<String>) -> ExitCode {
 }
 
 async fn run(name: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let updater = Updater::connect(Path::new(SOCKET)).await?;
+    // As the updater itself: by UPDATE_ENGINE_BUS, update.bus= or where it always is.
+    let settings = PROGRAM.settle_here(&[], &[])?;
+    let updater = Updater::connect(Path::new(settings.get("bus"))).await?;
     match name {
         "check_for_update" => updater.tell("AttemptUpdate").await?,
         "reset_status" => updater.tell("ResetStatus").await?,
@@ -76,18 +77,18 @@ async fn run(name: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
             updater.tell("Rollback").await?;
             println!("the other system boots next");
         }
-        "status" => print(&updater.status().await?),
+        "status" => {
+            print(&updater.status().await?);
+            let (_, error) = updater.last_attempt().await?;
+            if !error.is_empty() {
+                println!("LAST_ERROR={error}");
+            }
+        }
         "last_failure" => match updater.last_failure().await?.as_str() {
             "" => println!("no release has failed on this machine"),
             failure => println!("{failure}"),
         },
-        "watch_for_updates" => {
-            let shown = |status: Wire| {
-                print(&status);
-                true
-            };
-            updater.watch(shown).await?;
-        }
+        "watch_for_updates" => updater.watch(print).await?,
         _ => return update(&updater).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -95,34 +96,27 @@ async fn run(name: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
 
 /// Shows an update from the question to its end.
 async fn update(updater: &Updater) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    updater.tell("AttemptUpdate").await?;
     let is_terminal = std::io::stdout().is_terminal();
-    let (mut has_begun, mut code) = (false, ExitCode::SUCCESS);
-    updater
-        .watch(|status| {
-            let operation = status.2.as_str();
-            if is_terminal {
-                print!("\r{}\x1b[K", bar(&status));
-                // A terminal that is gone ends this by itself.
-                let _ = std::io::stdout().flush();
-            } else {
-                print(&status);
-            }
-            match operation {
-                "UPDATE_STATUS_IDLE" if !has_begun => has_begun = true,
-                "UPDATE_STATUS_IDLE" | "UPDATE_STATUS_UPDATED_NEED_REBOOT" => return false,
-                "UPDATE_STATUS_REPORTING_ERROR_EVENT" => {
-                    (has_begun, code) = (true, ExitCode::FAILURE);
-                }
-                _ => has_begun = true,
-            }
-            true
-        })
-        .await?;
+    let show = |status: &Wire| {
+        if is_terminal {
+            print!("\r{}\x1b[K", bar(status));
+            // A terminal that is gone ends this by itself.
+            let _ = std::io::stdout().flush();
+        } else {
+            print(status);
+        }
+    };
+    let ended = updater.update(show).await;
     if is_terminal {
         println!();
     }
-    Ok(code)
+    match ended?.as_str() {
+        "" => Ok(ExitCode::SUCCESS),
+        error => {
+            eprintln!("update_engine_client: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// Source: CoreOS update_engine, `update_engine_client.cc`.

@@ -15,8 +15,8 @@ packages=(
     openssl
     # running it
     qemu-system-x86
-    # the bus that tests meet the daemons on
-    dbus-daemon
+    # the bus that tests meet the daemons on, and the clients of others on it
+    bsdutils dbus-daemon libglib2.0-bin systemd
     # what the tests compare with
     cgpt etcd-client etcd-server file gdisk
     # the networks of the clients that the tests run

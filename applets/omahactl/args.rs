@@ -9,9 +9,12 @@ use proa_update_model::omaha::PROA_APP;
 /// Say which machines get which release when.
 #[derive(FromArgs, Debug)]
 pub struct Omahactl {
-    /// where omahad is: http://HOST:PORT (default http://127.0.0.1:8001; OMAHACTL_ENDPOINT)
+    /// where omahad is: http[s]://HOST:PORT (default http://127.0.0.1:8001; OMAHACTL_ENDPOINT)
     #[argh(option)]
     pub endpoint: Option<String>,
+    /// file of the CAs that an https endpoint must have a certificate of (default: the system's; OMAHACTL_CACERT)
+    #[argh(option)]
+    pub cacert: Option<PathBuf>,
     /// application id (default Proa's; OMAHACTL_APP)
     #[argh(option)]
     pub app: Option<String>,
@@ -125,6 +128,7 @@ pub fn parse(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Om
     let mut parsed = Omahactl::from_args(&["omahactl"], &words)?;
     let from_env = |name: &str| env(name).filter(|value| !value.is_empty());
     parsed.endpoint = parsed.endpoint.or_else(|| from_env("OMAHACTL_ENDPOINT"));
+    parsed.cacert = parsed.cacert.or_else(|| from_env("OMAHACTL_CACERT").map(PathBuf::from));
     parsed.app = parsed.app.or_else(|| from_env("OMAHACTL_APP")).or_else(|| Some(PROA_APP.to_owned()));
     Ok(parsed)
 }

@@ -101,8 +101,8 @@ fn main(args: Vec<String>) -> ExitCode {
         println!("omahactl version {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     };
-    let endpoint = match parsed.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT).parse() {
-        Ok(endpoint) => endpoint,
+    let endpoint = match parsed.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT).parse::<Endpoint>() {
+        Ok(endpoint) => endpoint.trusting(parsed.cacert.clone()),
         Err(error) => return proa_base::cli::fail("omahactl", &error),
     };
     let app = match name(&bare_id(parsed.app.as_deref().unwrap_or_default())) {

@@ -13,3 +13,4 @@ pub mod machine;
 pub mod net;
 pub mod notify;
 pub mod settings;
+pub mod utc;

@@ -20,11 +20,34 @@ pub struct Omahad {
     pub api: String,
     /// The folder of its packages.
     pub packages: PathBuf,
+    /// What omahactl is told beside where that is.
+    flags: Vec<String>,
     child: Child,
 }
 
 impl Omahad {
     pub fn start(folder: &Path, name: &str, cluster: &Cluster) -> Self {
+        Self::start_with(folder, name, cluster, &[], &[])
+    }
+
+    /// One that speaks TLS with this certificate, and an omahactl that trusts this CA.
+    pub fn start_tls(
+        folder: &Path,
+        name: &str,
+        cluster: &Cluster,
+        [certificate, key]: [&Path; 2],
+        ca: &Path,
+    ) -> Self {
+        let (certificate, key, ca) = (certificate.display(), key.display(), ca.display());
+        let flags = [format!("--cert-file={certificate}"), format!("--key-file={key}")];
+        let mut omahad = Self::start_with(folder, name, cluster, &flags, &[format!("--cacert={ca}")]);
+        for url in [&mut omahad.machines, &mut omahad.api] {
+            *url = url.replace("http://", "https://");
+        }
+        omahad
+    }
+
+    fn start_with(folder: &Path, name: &str, cluster: &Cluster, own: &[String], flags: &[String]) -> Self {
         let (machines, api) = (free_url(), free_url());
         let packages = folder.join(name);
         let log = fs::File::create(folder.join(format!("{name}.log"))).unwrap();
@@ -32,18 +55,20 @@ impl Omahad {
         let child = quiet(log)
             .args(["omahad", "--listen", &bare(&machines), "--api-listen", &bare(&api), "--packages"])
             .arg(&packages)
+            .args(own)
             .args(["--endpoints", &cluster.endpoints().join(",")])
             .spawn()
             .unwrap();
         wait_for("omahad to listen", || TcpStream::connect(bare(&machines)).ok());
         wait_for("omahad's API", || TcpStream::connect(bare(&api)).ok());
-        Self { machines, api, packages, child }
+        Self { machines, api, packages, flags: flags.to_vec(), child }
     }
 
     /// What omahactl printed, or the one line of its error.
     pub fn ctl(&self, app: &str, words: &[&str]) -> Result<String, String> {
         let output = Command::new(proa())
             .args(["omahactl", "--endpoint", &self.api, "--app", app])
+            .args(&self.flags)
             .args(words)
             .env_clear()
             .output()

@@ -279,6 +279,21 @@ pub fn offer(got: &Got, release: &Release) -> String {
     Response { server: "test".to_owned(), day_elapsed_s: 0, apps: vec![answer] }.render()
 }
 
+/// What an Omaha server answers that has nothing new.
+pub fn nothing(got: &Got) -> String {
+    let request = Request::parse(&got.body).unwrap();
+    let app = &request.apps[0];
+    let none = || CheckAnswer::NoUpdate { poll_interval_s: None, reason: String::new() };
+    let answer = AppResponse {
+        app_id: app.app_id.clone(),
+        status: "ok".to_owned(),
+        ping: app.ping.is_some(),
+        update_check: app.update_check.as_ref().map(|_| none()),
+        events: app.events.len(),
+    };
+    Response { server: "test".to_owned(), day_elapsed_s: 0, apps: vec![answer] }.render()
+}
+
 /// The path of the server's URL holds the address, so that offers need no more.
 fn host(got: &Got) -> &str {
     got.path.trim_start_matches('/').trim_end_matches('/')
@@ -304,7 +319,9 @@ impl Machine {
             r#"{{"disk":"{}","slot":3,"letter":"A","version":"1.0.0","root_hash":"{root_hash}","proven":true}}"#,
             machine.disk.display()
         );
-        fs::write(folder.join("boot.json"), record).unwrap();
+        for name in ["boot.json", "boot-a.json"] {
+            fs::write(folder.join(name), &record).unwrap();
+        }
         for name in ["keys.json", "update-payload-key.pub.pem"] {
             fs::copy(publisher.folder.join(name), folder.join(name)).unwrap();
         }
@@ -340,6 +357,20 @@ impl Machine {
         let _ = fs::remove_dir_all(self.folder.join("state"));
         let a = fs::read(self.folder.join("slot-a")).unwrap();
         self.format(self.slot_bytes / MIB, &a);
+    }
+
+    /// From its next start on the updater is told that this boot came from slot A with
+    /// 1.0.0, or from slot B with `release`, and is good.
+    pub fn boots(&self, letter: &str, release: &Release) {
+        let old = fs::read_to_string(self.folder.join("boot-a.json")).unwrap();
+        let new = old.replace(
+            r#""slot":3,"letter":"A","version":"1.0.0""#,
+            r#""slot":4,"letter":"B","version":"2.0.0""#,
+        );
+        let hash = old.split(r#""root_hash":""#).nth(1).unwrap().split('"').next().unwrap();
+        let new = new.replace(hash, &release.root_hash.to_string());
+        let record = if letter == "A" { old } else { new };
+        fs::write(self.folder.join("boot.json"), record).unwrap();
     }
 
     pub fn flags(&self) -> Vec<SlotFlags> {

@@ -10,7 +10,7 @@ use proa_update_disk::Disk;
 use proa_update_model::{
     boot_record::BootRecord,
     engine::{self, Event, State, Target},
-    kept::{Installed, KEPT_BYTES_MAX, Kept},
+    kept::{Installed, KEPT_BYTES_MAX, Kept, Rollback},
     omaha::{self, EventResult, EventType},
     payload::Reader,
     poll,
@@ -81,6 +81,12 @@ pub struct Updater {
     pub(crate) by_person: bool,
     pub(crate) poll_after: Option<Duration>,
     pub(crate) failures: u32,
+    /// What has gone wrong in the present attempt.
+    pub(crate) trouble: String,
+    /// Attempts that came to an end, and why the last did not end well.
+    pub(crate) attempts: u64,
+    pub(crate) last_error: String,
+    pub(crate) is_ready: bool,
     /// A difference did not fit what runs; the next one would not, either.
     pub(crate) whole_only: bool,
     /// What the effects hand on to each other.
@@ -114,6 +120,10 @@ impl Updater {
             by_person: false,
             poll_after: None,
             failures: 0,
+            trouble: String::new(),
+            attempts: 0,
+            last_error: String::new(),
+            is_ready: false,
             whole_only: false,
             offer: None,
             reader: None,
@@ -145,12 +155,19 @@ impl Updater {
         self.kept.name(&self.record.root_hash, &self.record.version);
         self.show(&State::Idle);
         let (mut state, mut due) = self.start().await?;
+        self.is_ready = true;
+        let Config { server, group, poll_interval, .. } = &self.config;
+        match server {
+            Some(server) => tracing::info!("asks {server} for group {group} every {poll_interval:?}"),
+            None => tracing::info!("asks nobody: no update server is set"),
+        }
+        let polls = server.is_some();
         self.show(&state);
         let mut tell = Instant::now() + TELL_EVERY;
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(due) => {
-                    state = self.drive(state).await;
+                () = tokio::time::sleep_until(due), if polls => {
+                    state = self.attempt(state).await;
                     due = Instant::now() + self.next_wait();
                 }
                 () = tokio::time::sleep_until(tell) => {
@@ -164,9 +181,11 @@ impl Updater {
                 Some(command) = commands.recv() => match command {
                     Command::Attempt => {
                         self.by_person = true;
-                        state = self.drive(state).await;
+                        state = self.attempt(state).await;
                         due = Instant::now() + self.next_wait();
                     }
+                    // Who asked was told that it takes too long: then it is not done, either.
+                    Command::Reset(answer) | Command::Rollback(answer) if answer.is_closed() => {}
                     Command::Reset(answer) => {
                         let done = self.withdraw().map_err(|error| proa_base::cli::chain(&error));
                         if done.is_ok() {
@@ -198,6 +217,9 @@ impl Updater {
             boot_id: &self.boot_id,
         };
         let start = engine::derive(&found);
+        if !matches!(start, engine::Start::RollsBack(_)) {
+            self.kept.rollback = None;
+        }
         tracing::info!(
             "version {} runs in slot {}: {}",
             self.record.version,
@@ -223,10 +245,18 @@ impl Updater {
                 self.kept.installed = Some(Installed { is_active: true, ..installed });
                 self.kept.transfer = None;
             }
+            engine::Start::RollsBack(rollback) => {
+                let Rollback { version, root_hash, .. } = rollback;
+                state = State::NeedReboot(Target { version, root_hash, size_bytes: 0 });
+            }
             engine::Start::FellBack(installed) => self.fell_back(&installed)?,
             engine::Start::SetAside(_) => self.kept.installed = None,
         }
-        self.keep()?;
+        // A full /var is no reason not to run: what is not kept is found out again at the
+        // next start, and nothing is installed before it can be kept.
+        if let Err(error) = self.keep() {
+            tracing::warn!("{}", proa_base::cli::chain(&error));
+        }
         self.tell_what_is_unknown().await;
         Ok((state, Instant::now() + wait))
     }
@@ -252,6 +282,18 @@ impl Updater {
         }
     }
 
+    /// One check, and what came of it.
+    async fn attempt(&mut self, state: State) -> State {
+        self.trouble.clear();
+        // Before the next answer overwrites it by a clock that may have been set back.
+        self.kept.latest_unix_s = self.kept.latest_unix_s.max(self.kept.last_checked_unix_s);
+        let state = self.drive(state).await;
+        // Not before the end: what is told of the last attempt is of a whole one.
+        self.last_error = std::mem::take(&mut self.trouble);
+        self.attempts += 1;
+        state
+    }
+
     /// Takes the state machine from `state` through one check to rest.
     async fn drive(&mut self, state: State) -> State {
         let mut state = state;
@@ -271,6 +313,7 @@ impl Updater {
             };
             if let Event::Failed(trouble) = &event {
                 tracing::warn!("{}", trouble.reason);
+                self.trouble.clone_from(&trouble.reason);
                 self.failures = self.failures.saturating_add(1);
             }
         }
@@ -292,6 +335,9 @@ impl Updater {
                 version: target.map(|target| target.version.clone()).unwrap_or_default(),
                 size_bytes: target.map_or(0, |target| target.size_bytes as i64),
                 last_failure,
+                attempts: self.attempts,
+                last_error: self.last_error.clone(),
+                is_ready: self.is_ready,
             };
             let differs = *status != new;
             *status = new;
@@ -307,6 +353,7 @@ fn word(start: &engine::Start) -> &'static str {
         engine::Start::Prove(_) => "it has to show that it is good",
         engine::Start::CameUp(_) => "an update came up",
         engine::Start::NeedReboot(_) => "an update waits for the next boot",
+        engine::Start::RollsBack(_) => "the other slot boots next, as a person decided",
         engine::Start::FellBack(_) => "an update failed to boot",
         engine::Start::SetAside(_) => "an update was set aside",
     }

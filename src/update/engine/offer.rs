@@ -8,7 +8,7 @@ use proa_update_model::{
     error_code::ErrorCode,
     hash::Sha256,
     kept::Kept,
-    metadata::{self, Downgrade, KeySet, Machine},
+    metadata::{self, Downgrade, KeySet, Machine, Refusal},
     omaha::{
         AppRequest, CheckAnswer, DOCUMENT_BYTES_MAX, Event, Os, Request, Response, Update, UpdateCheck,
         bare_id,
@@ -26,6 +26,8 @@ use crate::{
 
 /// Most URLs of one payload that are tried.
 const URLS_MAX: usize = 8;
+/// What a server says that does not know the machine's group. Source: Nebraska, `omaha`.
+const UNKNOWN_GROUP: &str = "error-unknownApplicationOrGroup";
 /// Most bytes of a key set in the image.
 const KEYS_BYTES_MAX: usize = 64 << 10;
 
@@ -103,7 +105,10 @@ impl Asker<'_> {
     async fn exchange(&self, http: &mut Http, request: Request) -> Result<Response, Error> {
         let server = self.config.server.as_ref().ok_or_else(|| Error::Policy {
             code: ErrorCode::IgnoredPolicy,
-            text: "no update server is set".to_owned(),
+            text:
+                "no update server is set: give SERVER=URL in /etc/proa/update.conf, or update.server=URL on \
+                   the kernel command line"
+                    .to_owned(),
         })?;
         let body = http.post(server, request.render(), DOCUMENT_BYTES_MAX).await?;
         Ok(Response::parse(&body)?)
@@ -131,9 +136,17 @@ impl Asker<'_> {
         };
         match app.update_check {
             // A status of the application is told where there is no better one.
+            Some(CheckAnswer::Error(_)) | None if app.status == UNKNOWN_GROUP => {
+                let group = &self.config.group;
+                let what = "GROUP= in update.conf or update.group= on the kernel command line names another";
+                Err(Error::Server(format!("{UNKNOWN_GROUP}: it has no group {group:?}; {what}")))
+            }
             Some(CheckAnswer::Error(_)) | None if app.status != "ok" => Err(Error::Server(app.status)),
             Some(CheckAnswer::Error(status)) => Err(Error::Server(status)),
-            Some(CheckAnswer::NoUpdate { poll_interval_s, .. }) => {
+            Some(CheckAnswer::NoUpdate { poll_interval_s, reason }) => {
+                if by_person && !reason.is_empty() {
+                    tracing::info!("the update server offers nothing: {reason}");
+                }
                 let poll_after = poll_interval_s.map(|seconds| Duration::from_secs(seconds.into()));
                 Ok(Answer::Nothing { poll_after })
             }
@@ -167,7 +180,16 @@ impl Asker<'_> {
             now_unix_s: self.now_unix_s(kept),
             downgrade: Downgrade::Refused,
         };
-        let accepted = metadata::verify(envelope, &trusted, &machine)?;
+        let accepted = metadata::verify(envelope, &trusted, &machine).map_err(|refusal| match refusal {
+            Refusal::Expired { now_unix_s, .. } if is_of_a_clock_ahead(now_unix_s) => policy(
+                refusal.error_code(),
+                &format!(
+                    "{refusal}, as this machine's clock was once; was that wrong, \
+                     update_engine_client -reset_status forgets it"
+                ),
+            ),
+            refusal => Error::Refused(refusal),
+        })?;
         if accepted.keys != trusted {
             kept.keys = Some(accepted.keys);
         }
@@ -199,8 +221,13 @@ impl Asker<'_> {
         let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let built = std::fs::metadata(&self.config.keys_file).and_then(|keys| keys.modified());
         let built = built.map_or(0, since);
-        since(SystemTime::now()).max(built).max(u64::try_from(kept.last_checked_unix_s).unwrap_or(0))
+        since(SystemTime::now()).max(built).max(u64::try_from(kept.latest_unix_s).unwrap_or(0))
     }
+}
+
+/// Whether this is a time that the clock of this machine has not reached yet.
+fn is_of_a_clock_ahead(unix_s: u64) -> bool {
+    UNIX_EPOCH + Duration::from_secs(unix_s) > SystemTime::now()
 }
 
 /// The key set in the image.

@@ -5,19 +5,26 @@ use proa_update_model::{
     engine::Target,
     error_code::ErrorCode,
     failure::Failure,
+    kept::Rollback,
     slots::{SlotFlags, stage},
 };
 
 use crate::{
     daemon::{Updater, now_unix_s},
     error::{Error, file},
-    install,
+    install::{self, Slot},
 };
 
 impl Updater {
-    /// Makes what was staged unbootable again.
+    /// Makes what was staged unbootable again, or lets what runs boot next again.
     pub(crate) fn withdraw(&mut self) -> Result<(), Error> {
         let (slots, running) = self.slots()?;
+        if self.kept.rollback.is_some() {
+            // The other slot keeps its proof: it is what this one may fall back to.
+            self.boots_next(&slots, running)?;
+            self.kept.failures.forget(&self.record.root_hash);
+            self.kept.rollback = None;
+        }
         let staged = self.kept.installed.as_ref().map(|installed| installed.slot);
         if let Some(slot) =
             slots.iter().find(|slot| Some(slot.number) == staged && slot.number != slots[running].number)
@@ -26,6 +33,14 @@ impl Updater {
         }
         self.kept.installed = None;
         self.kept.transfer = None;
+        // A clock that was once years ahead makes every release look expired; where it
+        // is not ahead, what is kept stands against one that is set back.
+        let now = i64::try_from(now_unix_s()).unwrap_or(0);
+        for time in [&mut self.kept.latest_unix_s, &mut self.kept.last_checked_unix_s] {
+            if *time > now {
+                *time = 0;
+            }
+        }
         self.keep()
     }
 
@@ -34,25 +49,49 @@ impl Updater {
     pub(crate) fn roll_back(&mut self) -> Result<Target, Error> {
         let refuse = |text: &str| Error::Policy { code: ErrorCode::IgnoredPolicy, text: text.to_owned() };
         let (slots, running) = self.slots()?;
-        let other =
-            slots.iter().enumerate().find(|(index, slot)| *index != running && slot.flags.successful());
+        let other = slots
+            .iter()
+            .enumerate()
+            .find(|(index, slot)| *index != running && slot.flags.successful() && slot.flags.priority() > 0);
         let Some((other, slot)) = other.map(|(index, slot)| (index, *slot)) else {
             return Err(refuse("the other slot holds no system that was found good"));
         };
-        let flags: Vec<SlotFlags> = slots.iter().map(|slot| slot.flags).collect();
-        let mut staged = stage(&flags, other, 1);
-        staged[other] = staged[other].mark_good();
-        let changes: Vec<(u32, SlotFlags)> =
-            slots.iter().zip(&staged).map(|(slot, flags)| (slot.number, *flags)).collect();
         let file = std::fs::File::open(self.disk.path()).map_err(file("open", self.disk.path()))?;
         let there = proa_update_disk::seal::superblock(&file, slot.start)
             .map_err(|error| refuse(&error.to_string()))?;
-        install::write_flags(&mut self.medium, &self.disk, &changes)?;
-        self.remember_failure("a person rolled back from it", false);
         let version = self.kept.versions.get(&there.root_hash.to_string()).cloned().unwrap_or_default();
+        let target = Target { version, root_hash: there.root_hash, size_bytes: 0 };
+        let before = self.kept.clone();
+        self.remember_failure("a person rolled back from it", false);
         self.kept.installed = None;
-        self.keep()?;
-        Ok(Target { version, root_hash: there.root_hash, size_bytes: 0 })
+        self.kept.transfer = None;
+        self.kept.rollback = Some(Rollback {
+            version: target.version.clone(),
+            root_hash: target.root_hash,
+            slot: slot.number,
+            boot_id: self.boot_id.clone(),
+        });
+        // It is remembered before the flags are changed: whatever cuts in between, a
+        // machine that went back does not install again what it went back from.
+        let done = self.keep().and_then(|()| self.boots_next(&slots, other));
+        if let Err(error) = done {
+            self.kept = before;
+            // The error that is told is the one that led here.
+            let _ = self.keep();
+            return Err(error);
+        }
+        tracing::info!("the other slot boots next, as a person decided");
+        Ok(target)
+    }
+
+    /// Lets the slot at this place boot next; it has been found good.
+    fn boots_next(&mut self, slots: &[Slot], index: usize) -> Result<(), Error> {
+        let flags: Vec<SlotFlags> = slots.iter().map(|slot| slot.flags).collect();
+        let mut staged = stage(&flags, index, 1);
+        staged[index] = staged[index].mark_good();
+        let changes: Vec<(u32, SlotFlags)> =
+            slots.iter().zip(&staged).map(|(slot, flags)| (slot.number, *flags)).collect();
+        install::write_flags(&mut self.medium, &self.disk, &changes)
     }
 
     fn remember_failure(&mut self, reason: &str, is_to_store: bool) {

@@ -14,7 +14,7 @@
 use crate::{
     error_code::ErrorCode,
     hash::Sha256,
-    kept::{Installed, Kept},
+    kept::{Installed, Kept, Rollback},
     slots::{SlotFlags, order},
 };
 
@@ -250,6 +250,8 @@ pub enum Start {
     CameUp(Installed),
     /// A release is staged and boots next.
     NeedReboot(Installed),
+    /// A person wants to go back to the other slot, and it boots next.
+    RollsBack(Rollback),
     /// The machine is back on the old release: this one failed.
     FellBack(Installed),
     /// This one was staged and somebody has decided for another slot since.
@@ -261,6 +263,9 @@ pub enum Start {
 pub fn derive(found: &Found<'_>) -> Start {
     let runs_proven = found.slots.get(found.running).is_some_and(|(_, flags)| flags.successful());
     let Some(installed) = &found.kept.installed else {
+        if let Some(rollback) = found.kept.rollback.as_ref().filter(|rollback| is_pending(found, rollback)) {
+            return Start::RollsBack(rollback.clone());
+        }
         return match (runs_proven, &found.kept.transfer) {
             (false, _) => Start::Prove(None),
             (true, Some(_)) => Start::Resume,
@@ -301,6 +306,15 @@ pub fn derive(found: &Found<'_>) -> Start {
         // The flags were never written: the update ends where it stood.
         (false, 0) => Start::Resume,
     }
+}
+
+/// Whether a decision to go back waits for the next boot. In a later one than that in
+/// which it was made it counts no more: either it was carried out, or the boot passed
+/// that slot over and would do so for ever.
+fn is_pending(found: &Found<'_>, rollback: &Rollback) -> bool {
+    let all: Vec<SlotFlags> = found.slots.iter().map(|(_, flags)| *flags).collect();
+    let next = order(&all).first().map(|boot| boot.index).filter(|index| *index != found.running);
+    rollback.boot_id == found.boot_id && next.is_some_and(|index| found.slots[index].0 == rollback.slot)
 }
 
 #[cfg(test)]

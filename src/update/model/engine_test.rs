@@ -240,3 +240,29 @@ fn a_start_without_a_release_looks_at_the_flags_and_the_transfer() {
     assert_eq!(found(&proven), Start::Idle);
     assert_eq!(found(&unproven), Start::Prove(None));
 }
+
+#[test]
+fn a_decision_to_go_back_outlives_the_updater_and_not_the_boot() {
+    let rollback = Rollback {
+        version: "0.9.0".to_owned(),
+        root_hash: Sha256([9; 32]),
+        slot: 4,
+        boot_id: "boot-1".to_owned(),
+    };
+    let kept = Kept { rollback: Some(rollback.clone()), ..Kept::default() };
+    let flags = SlotFlags::new;
+    #[rustfmt::skip]
+    let cases = [
+        ("decided",                      flags(2, 0, true), "boot-1", 0, true),
+        ("died before the flags",        flags(1, 0, true), "boot-1", 0, false),
+        ("carried out",                  flags(2, 0, true), "boot-2", 1, false),
+        ("passed over by the boot",      flags(2, 0, true), "boot-2", 0, false),
+        ("another was put first since",  flags(0, 0, true), "boot-1", 0, false),
+    ];
+    for (name, b, boot_id, running, waits) in cases {
+        let slots = [(3, flags(1, 0, true)), (4, b)];
+        let found = Found { kept: &kept, slots: &slots, running, root_hash: None, boot_id };
+        let want = if waits { Start::RollsBack(rollback.clone()) } else { Start::Idle };
+        assert_eq!(derive(&found), want, "{name}");
+    }
+}

@@ -63,9 +63,9 @@ impl Failures {
         known.for_each(|failure| failure.is_to_store = false);
     }
 
-    /// Forgets all: a person asked for it.
-    pub fn clear(&mut self) {
-        self.0.clear();
+    /// Forgets what is known against the release with this root hash.
+    pub fn forget(&mut self, root_hash: &Sha256) {
+        self.0.retain(|known| known.root_hash != *root_hash);
     }
 }
 

@@ -27,6 +27,9 @@ const VERSIONS_MAX: usize = 8;
 pub struct Kept {
     /// When the server was asked last with success, in seconds since 1970.
     pub last_checked_unix_s: i64,
+    /// The latest time that the server was asked at, in seconds since 1970: what time it
+    /// is at least, whatever the clock says.
+    pub latest_unix_s: i64,
     /// The version that was installed first.
     pub aleph_version: String,
     /// The newest key set that was accepted; `None` while it is that of the image.
@@ -35,6 +38,8 @@ pub struct Kept {
     pub transfer: Option<Transfer>,
     /// What the passive slot was made bootable with.
     pub installed: Option<Installed>,
+    /// Where a person wants to go back to.
+    pub rollback: Option<Rollback>,
     /// What failed on this machine.
     pub failures: Failures,
     /// What the server has to be told.
@@ -73,6 +78,19 @@ pub struct Installed {
     pub boot_id: String,
     /// Whether the flags that make it bootable were written.
     pub is_active: bool,
+}
+
+/// A person's decision that the other slot boots next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The version in that slot; empty when it is not known.
+    pub version: String,
+    /// Its root hash.
+    pub root_hash: Sha256,
+    /// Partition number of the slot.
+    pub slot: u32,
+    /// The boot in which it was decided.
+    pub boot_id: String,
 }
 
 /// What the server is to be told, as [`Event`] has it.

@@ -1,6 +1,11 @@
 //! One request to the API: what omahactl sends.
 
-use std::{fmt, io, path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use futures_util::stream;
 use http::{Method, Request, header};
@@ -10,6 +15,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
+use proa_etcd_client::tls::{ClientTls, Stream, TlsError, TlsFiles};
 use serde_json::Value;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
@@ -24,27 +30,54 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(4096);
 /// A file is sent in pieces of this size.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// An omahad: `http://HOST:PORT`.
+/// An omahad: `http://HOST:PORT` or `https://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(String);
+pub struct Endpoint {
+    address: String,
+    is_tls: bool,
+    trusted_ca: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// The same, whose certificate has to be of the CAs in this file; of the system's
+    /// when there is none.
+    #[must_use]
+    pub fn trusting(self, trusted_ca: Option<PathBuf>) -> Self {
+        Self { trusted_ca, ..self }
+    }
+
+    async fn connect(&self) -> Result<Stream, Error> {
+        let failed = |source| Error::Connect { endpoint: self.clone(), source };
+        let stream = TcpStream::connect(&self.address).await.map_err(failed)?;
+        if !self.is_tls {
+            return Ok(Stream::Plain(stream));
+        }
+        let files = TlsFiles { trusted_ca: self.trusted_ca.clone(), ..TlsFiles::default() };
+        ClientTls::new(files)?.connect(&self.address, stream).await.map_err(failed)
+    }
+}
 
 impl FromStr for Endpoint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let rest = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        let (is_tls, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, Some(rest)),
+            None => (false, text.strip_prefix("http://")),
+        };
+        let rest = rest.map(|rest| rest.trim_end_matches('/'));
         let is_address = |rest: &&str| {
             let parts = rest.rsplit_once(':');
             parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         };
         let address = rest.filter(is_address).ok_or_else(|| Error::BadEndpoint(text.to_owned()))?;
-        Ok(Self(address.to_owned()))
+        Ok(Self { address: address.to_owned(), is_tls, trusted_ca: None })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "http://{}", self.0)
+        write!(out, "{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 }
 
@@ -52,7 +85,7 @@ impl fmt::Display for Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A text that is no endpoint.
-    #[error("bad endpoint {0:?}: give http://HOST:PORT")]
+    #[error("bad endpoint {0:?}: give http://HOST:PORT or https://HOST:PORT")]
     BadEndpoint(String),
     /// Nobody listens there.
     #[error("cannot reach omahad at {endpoint}: {source}")]
@@ -63,6 +96,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The CAs cannot be used.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The connection ended before the answer did.
     #[error("lost the connection to omahad at {endpoint}: {text}")]
     Lost {
@@ -149,7 +185,7 @@ async fn exchange(
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, &endpoint.0)
+        .header(header::HOST, &endpoint.address)
         .header(header::CONTENT_LENGTH, length)
         .body(body)
         .expect("the caller checked the names in the path");
@@ -169,9 +205,8 @@ async fn exchange(
 }
 
 async fn send(endpoint: &Endpoint, request: Request<Body>) -> Result<(http::StatusCode, Bytes), Error> {
-    let failed = |source| Error::Connect { endpoint: endpoint.clone(), source };
     let lost = |text: String| Error::Lost { endpoint: endpoint.clone(), text };
-    let stream = TcpStream::connect(&endpoint.0).await.map_err(failed)?;
+    let stream = endpoint.connect().await?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| lost(error.to_string()))?;
     // Its end is seen by the answer's reader.

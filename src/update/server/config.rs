@@ -18,6 +18,13 @@ pub const PROGRAM: Program = Program {
             "where omahactl asks, HOST:PORT; it asks for no password",
             address,
         ),
+        setting(
+            "cert-file",
+            "",
+            "certificate, with its chain, to speak TLS with; empty: plain HTTP",
+            checks::any,
+        ),
+        setting("key-file", "", "the key of cert-file", checks::any),
         setting("packages", "/var/lib/omaha/packages", "folder of the payloads", checks::absolute),
         setting("public-url", "", "URL by which machines reach this server (default: as they ask)", url),
         setting("endpoints", "http://127.0.0.1:2379", "members of the store, parted by commas", some),
@@ -64,6 +71,8 @@ pub struct Config {
     pub listen: String,
     /// Where omahactl asks.
     pub api_listen: String,
+    /// The certificate, with its chain, and the key that TLS is spoken with.
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// The folder of the payloads.
     pub packages: PathBuf,
     /// How machines reach this server, without a slash at the end.
@@ -87,8 +96,8 @@ pub enum BadConfig {
     #[error(transparent)]
     Setting(#[from] BadSetting),
     /// A certificate without its key, or the other way round.
-    #[error("etcd-certfile and etcd-keyfile need each other")]
-    NoPair,
+    #[error("{0} and {1} need each other")]
+    NoPair(&'static str, &'static str),
 }
 
 impl Config {
@@ -102,6 +111,7 @@ impl Config {
         Ok(Self {
             listen: settings.get("listen").to_owned(),
             api_listen: settings.get("api-listen").to_owned(),
+            identity: identity(&settings, "cert-file", "key-file")?,
             packages: settings.get("packages").into(),
             public_url: Some(public_url).filter(|url| !url.is_empty()),
             endpoints: settings.list("endpoints"),
@@ -113,13 +123,22 @@ impl Config {
     }
 }
 
-fn tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {
+fn identity(
+    settings: &Settings,
+    certificate: &'static str,
+    key: &'static str,
+) -> Result<Option<(PathBuf, PathBuf)>, BadConfig> {
     let path = |name: &str| settings.given(name).map(PathBuf::from);
-    let (certificate, key) = (path("etcd-certfile"), path("etcd-keyfile"));
-    if certificate.is_some() != key.is_some() {
-        return Err(BadConfig::NoPair);
+    match (path(certificate), path(key)) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => Err(BadConfig::NoPair(certificate, key)),
     }
-    let (trusted_ca, identity) = (path("etcd-cafile"), certificate.zip(key));
+}
+
+fn tls(settings: &Settings) -> Result<Option<TlsFiles>, BadConfig> {
+    let trusted_ca = settings.given("etcd-cafile").map(PathBuf::from);
+    let identity = identity(settings, "etcd-certfile", "etcd-keyfile")?;
     let is_wanted = identity.is_some() || trusted_ca.is_some();
     Ok(is_wanted.then(|| TlsFiles { trusted_ca, identity, ..TlsFiles::default() }))
 }

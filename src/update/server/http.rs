@@ -10,9 +10,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use proa_etcd_client::tls::Stream;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::error::Refused;
+use crate::{error::Refused, tls::ServerTls};
 
 /// A body that is sent in one piece or as it comes.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -30,8 +31,11 @@ const CONNECTION_MAX: Duration = Duration::from_secs(4 * 3600);
 /// After a failed accept (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests until the task is dropped.
-pub async fn serve<F, Fut>(listener: TcpListener, answer: F)
+/// A client that has not shaken hands by then is let go of.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers requests, by TLS if there is any, until the task is dropped.
+pub async fn serve<F, Fut>(listener: TcpListener, tls: Option<ServerTls>, answer: F)
 where
     F: Fn(Request<Incoming>, SocketAddr) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
@@ -47,8 +51,17 @@ where
                 continue;
             }
         };
-        let answer = answer.clone();
+        let (answer, tls) = (answer.clone(), tls.clone());
         tokio::spawn(async move {
+            let shaken = match tls {
+                Some(tls) => tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await,
+                None => Ok(Ok(Stream::Plain(stream))),
+            };
+            let Ok(Ok(stream)) = shaken else {
+                tracing::debug!("{peer} has not shaken hands by TLS");
+                drop(place);
+                return;
+            };
             let service = service_fn(|request| {
                 let response = answer(request, peer);
                 async move { Ok::<_, Infallible>(response.await) }

@@ -21,6 +21,7 @@ mod range;
 mod release;
 mod serve;
 mod store;
+mod tls;
 
 pub use packages::{Digests, digests_of_file};
 pub use release::{NewPackage, NewRelease};

@@ -98,7 +98,8 @@ impl Omaha {
         if host.is_empty() || host.len() > 255 || !host.bytes().all(is_good) {
             return Err(Refused::bad("the Host header is missing or is no host"));
         }
-        Ok(format!("http://{host}/packages/"))
+        let scheme = if self.config.identity.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{host}/packages/"))
     }
 
     async fn answer_app(&self, visit: &Visit<'_>, base: &str) -> Result<AppResponse, Refused> {

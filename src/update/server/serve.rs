@@ -10,6 +10,7 @@ use std::{
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use proa_etcd_client::tls::TlsError;
 use proa_update_model::omaha::DOCUMENT_BYTES_MAX;
 use tokio::{
     net::TcpListener,
@@ -25,6 +26,7 @@ use crate::{
     omaha::Omaha,
     packages::Packages,
     store::Store,
+    tls::ServerTls,
 };
 
 /// Why omahad cannot run.
@@ -51,6 +53,9 @@ pub enum Failed {
     /// The store's address is none.
     #[error(transparent)]
     Store(#[from] proa_etcd_client::Error),
+    /// The certificate cannot be used.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] TlsError),
     /// No signals.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -69,15 +74,24 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     let store = Store::new(&config)?;
     let folder = config.packages.clone();
     let packages = Packages::open(&folder).map_err(|source| Failed::Packages { path: folder, source })?;
+    let tls = match config.identity.clone() {
+        Some((certificate, key)) => Some(ServerTls::new(certificate, key)?),
+        None => None,
+    };
     let public = listen(&config.listen).await?;
     let private = listen(&config.api_listen).await?;
-    tracing::info!("serves machines on {} and omahactl on {}", config.listen, config.api_listen);
+    let how = if tls.is_some() { "https" } else { "http" };
+    tracing::info!(
+        "serves machines on {how}://{} and omahactl on {how}://{}",
+        config.listen,
+        config.api_listen
+    );
     let omaha = Omaha { store: store.clone(), packages: packages.clone(), config: Arc::new(config) };
     let api = Api { store, packages };
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(wire::serve(public, move |request, peer| machine(omaha.clone(), request, peer)));
-    tasks.spawn(wire::serve(private, move |request, _| api.clone().answer(request, now_unix_s())));
+    tasks.spawn(wire::serve(public, tls.clone(), move |request, peer| machine(omaha.clone(), request, peer)));
+    tasks.spawn(wire::serve(private, tls, move |request, _| api.clone().answer(request, now_unix_s())));
     // Whoever started this may not listen; that changes nothing.
     let _ = proa_base::notify::notify("READY=1");
     tokio::select! {

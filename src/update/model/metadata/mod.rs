@@ -29,6 +29,8 @@ pub use envelope::{Envelope, Signature};
 pub use keys::{KeyId, KeySet, ReleaseKey};
 pub use release::{Origin, Payload, Release};
 
+use proa_base::utc::utc;
+
 use crate::{error_code::ErrorCode, version::Version};
 
 /// Most bytes of an envelope with its chain of key sets. A release with 16
@@ -153,7 +155,7 @@ pub enum Refusal {
         trusted: u64,
     },
     /// Its time is over.
-    #[error("the release expired at {expires_unix_s} and it is {now_unix_s}, in seconds since 1970")]
+    #[error("the release expired on {} and it is {}, UTC", utc(*.expires_unix_s), utc(*.now_unix_s))]
     Expired {
         /// When it expired.
         expires_unix_s: u64,

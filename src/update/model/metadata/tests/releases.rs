@@ -141,7 +141,7 @@ fn refusals_say_what_and_why() {
     };
     assert_eq!(refused("0.3", 0, APP), "version 0.2.0 is not newer than 0.3, which runs");
     assert_eq!(refused("0.0.9", 0, APP), "version 0.0.9 runs; the release can be installed from 0.1.0 on");
-    let expired = "the release expired at 2000 and it is 2001, in seconds since 1970";
+    let expired = "the release expired on 1970-01-01 00:33:20 and it is 1970-01-01 00:33:21, UTC";
     assert_eq!(refused("0.1.0", 2001, APP), expired);
     let app = "the release is for the application {6b6d3a2e-0f5c-4c7e-9b1d-70726f610001}; this is x";
     assert_eq!(refused("0.1.0", 0, "x"), app);
