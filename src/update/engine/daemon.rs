@@ -3,6 +3,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,7 +13,6 @@ use proa_update_model::{
     engine::{self, Event, State, Target},
     kept::{Installed, KEPT_BYTES_MAX, Kept},
     omaha::{self, EventResult, EventType},
-    payload::Reader,
     poll,
     slots::SlotFlags,
 };
@@ -29,6 +29,7 @@ use crate::{
     install::{self, Matched, Sealed, Slot},
     medium::DiskFile,
     offer::Offer,
+    pipeline::Pipeline,
     settings::Config,
     state,
     store::Store,
@@ -73,7 +74,7 @@ pub struct Updater {
     pub(crate) record: BootRecord,
     pub(crate) boot_id: String,
     pub(crate) disk: Disk,
-    pub(crate) medium: DiskFile,
+    pub(crate) medium: Arc<DiskFile>,
     pub(crate) kept: Kept,
     pub(crate) store: Store,
     pub(crate) http: Http,
@@ -85,7 +86,7 @@ pub struct Updater {
     pub(crate) whole_only: bool,
     /// What the effects hand on to each other.
     pub(crate) offer: Option<Offer>,
-    pub(crate) reader: Option<Reader>,
+    pub(crate) pipeline: Option<Pipeline>,
     pub(crate) matched: Option<Matched>,
     pub(crate) sealed: Option<Sealed>,
 }
@@ -95,7 +96,7 @@ impl Updater {
         let record = read_record(&config)?;
         let path = PathBuf::from(&record.disk);
         let disk = Disk::open_known(&path, std::path::Path::new("/sys/class/block"))?;
-        let medium = DiskFile::open(&path).map_err(file("open", &path))?;
+        let medium = Arc::new(DiskFile::open(&path).map_err(file("open", &path))?);
         let store = Store::new(&config.endpoints, &config.machine_id)
             .map_err(|error| Error::Content { path: "update.endpoints".into(), wrong: error.to_string() })?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -116,7 +117,7 @@ impl Updater {
             failures: 0,
             whole_only: false,
             offer: None,
-            reader: None,
+            pipeline: None,
             matched: None,
             sealed: None,
         })

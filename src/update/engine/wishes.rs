@@ -22,7 +22,7 @@ impl Updater {
         if let Some(slot) =
             slots.iter().find(|slot| Some(slot.number) == staged && slot.number != slots[running].number)
         {
-            install::retire(&mut self.medium, &self.disk, slot.number)?;
+            install::retire(&*self.medium, &self.disk, slot.number)?;
         }
         self.kept.installed = None;
         self.kept.transfer = None;
@@ -47,7 +47,7 @@ impl Updater {
         let file = std::fs::File::open(self.disk.path()).map_err(file("open", self.disk.path()))?;
         let there = proa_update_disk::seal::superblock(&file, slot.start)
             .map_err(|error| refuse(&error.to_string()))?;
-        install::write_flags(&mut self.medium, &self.disk, &changes)?;
+        install::write_flags(&*self.medium, &self.disk, &changes)?;
         self.remember_failure("a person rolled back from it", false);
         let version = self.kept.versions.get(&there.root_hash.to_string()).cloned().unwrap_or_default();
         self.kept.installed = None;
