@@ -48,7 +48,7 @@ impl Updater {
             let missing = self.missing(&mut bus).await;
             match watch.see(rules, &Observation { at: since_boot(), missing: missing.clone() }) {
                 Verdict::Good => {
-                    install::mark_good(&mut self.medium, &self.disk, self.record.slot)?;
+                    install::mark_good(&*self.medium, &self.disk, self.record.slot)?;
                     tracing::info!("version {} is good", self.record.version);
                     // Nobody asks for the notes of a good boot.
                     let _ = fs::remove_file(self.attempt_path());
@@ -151,7 +151,7 @@ impl Updater {
         });
         // It is remembered before the slot that shows it is changed.
         self.keep()?;
-        install::retire(&mut self.medium, &self.disk, installed.slot)?;
+        install::retire(&*self.medium, &self.disk, installed.slot)?;
         self.kept.installed = None;
         self.kept.transfer = None;
         self.keep()

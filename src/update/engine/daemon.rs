@@ -3,6 +3,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,7 +13,6 @@ use proa_update_model::{
     engine::{self, Event, State, Target},
     kept::{Installed, KEPT_BYTES_MAX, Kept, Rollback},
     omaha::{self, EventResult, EventType},
-    payload::Reader,
     poll,
     slots::SlotFlags,
 };
@@ -29,6 +29,7 @@ use crate::{
     install::{self, Matched, Sealed, Slot},
     medium::DiskFile,
     offer::Offer,
+    pipeline::Pipeline,
     settings::Config,
     state,
     store::Store,
@@ -73,7 +74,7 @@ pub struct Updater {
     pub(crate) record: BootRecord,
     pub(crate) boot_id: String,
     pub(crate) disk: Disk,
-    pub(crate) medium: DiskFile,
+    pub(crate) medium: Arc<DiskFile>,
     pub(crate) kept: Kept,
     pub(crate) store: Store,
     pub(crate) http: Http,
@@ -91,7 +92,7 @@ pub struct Updater {
     pub(crate) whole_only: bool,
     /// What the effects hand on to each other.
     pub(crate) offer: Option<Offer>,
-    pub(crate) reader: Option<Reader>,
+    pub(crate) pipeline: Option<Pipeline>,
     pub(crate) matched: Option<Matched>,
     pub(crate) sealed: Option<Sealed>,
 }
@@ -101,7 +102,7 @@ impl Updater {
         let record = read_record(&config)?;
         let path = PathBuf::from(&record.disk);
         let disk = Disk::open_known(&path, std::path::Path::new("/sys/class/block"))?;
-        let medium = DiskFile::open(&path).map_err(file("open", &path))?;
+        let medium = Arc::new(DiskFile::open(&path).map_err(file("open", &path))?);
         let store = Store::new(&config.endpoints, &config.machine_id)
             .map_err(|error| Error::Content { path: "update.endpoints".into(), wrong: error.to_string() })?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -126,7 +127,7 @@ impl Updater {
             is_ready: false,
             whole_only: false,
             offer: None,
-            reader: None,
+            pipeline: None,
             matched: None,
             sealed: None,
         })
@@ -207,6 +208,8 @@ impl Updater {
 
     /// When the server is asked first, and what the boot was before.
     async fn start(&mut self) -> Result<(State, Instant), Error> {
+        // An end within the writing of flags leaves one copy of the table behind the other.
+        install::write_flags(&*self.medium, &self.disk, &[])?;
         let (slots, running) = self.slots()?;
         let flags: Vec<(u32, SlotFlags)> = slots.iter().map(|slot| (slot.number, slot.flags)).collect();
         let found = engine::Found {

@@ -1,25 +1,28 @@
-//! Fetching a payload and writing its operations as they come: cut anywhere, held
+//! Fetching a payload and handing its operations on as they come: cut anywhere, held
 //! nowhere, and taken up where the disk is known to have it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proa_update_model::{
     kept::Kept,
-    payload::{Checkpoint, Event, Fault, OPERATION_BYTES_MAX, Reader, apply, rsa::PublicKey},
+    payload::{Checkpoint, Event, Fault, Reader, rsa::PublicKey},
 };
 
 use crate::{
-    error::{Error, file},
+    error::Error,
     http::Http,
     install::Slot,
-    medium::{Medium, Room},
+    medium::Medium,
     offer::Offer,
+    pipeline::{Job, Pipeline, Work},
 };
 
-/// How much is written, and how long, before it is flushed and the transfer's place is
-/// kept. A cut costs as much again at most. A flush and what is kept cost some 10
-/// milliseconds, in which a good disk and network could move the bytes themselves.
-const KEEP_EVERY: (u64, Duration) = (8 << 20, Duration::from_millis(250));
+/// How often, at most, the transfer's place is kept: that costs some 10 milliseconds,
+/// in which a good disk and network could move the bytes themselves.
+const KEEP_EVERY: Duration = Duration::from_millis(250);
 /// Failures in a row, without a byte in between, before the next URL is tried.
 ///
 /// Source: CoreOS update_engine, `MaxFailureCountPerUrl`.
@@ -32,7 +35,7 @@ pub struct Transfer<'a, M: Medium> {
     /// What is fetched.
     pub offer: &'a Offer,
     /// Where it is written.
-    pub medium: &'a mut M,
+    pub medium: &'a Arc<M>,
     /// The slot.
     pub slot: Slot,
     /// The slot that runs: what a difference is to.
@@ -53,31 +56,59 @@ pub trait Progress {
     fn keep(&mut self, checkpoint: Checkpoint) -> Result<(), Error>;
 }
 
+/// A transfer that has begun.
+struct UnderWay {
+    reader: Reader,
+    /// Runs once the manifest is there.
+    pipeline: Option<Pipeline>,
+    kept_at: Instant,
+}
+
 impl<M: Medium> Transfer<'_, M> {
-    /// Fetches and writes everything that is missing; the reader knows the
-    /// manifest then.
+    /// Fetches everything that is missing and hands it to the pipeline, which it
+    /// gives back: what is left is to wait until all was written and read back.
     ///
     /// # Errors
     /// Of the transfer, when no URL gives it; what is wrong with the payload; the
-    /// disk's.
+    /// disk's. Then nobody writes to the slot any more.
     pub async fn run(
         &mut self,
         key: PublicKey,
         checkpoint: Option<Checkpoint>,
         progress: &mut impl Progress,
-    ) -> Result<Reader, Error> {
-        let mut failures = 0;
-        let mut url = 0;
-        let mut reader = None;
+    ) -> Result<Pipeline, Error> {
+        let mut under_way = None;
+        let done = self.try_all(&key, checkpoint.as_ref(), &mut under_way, progress).await;
+        let pipeline = under_way.and_then(|under_way| under_way.pipeline);
+        if let Err(error) = done {
+            if let Some(pipeline) = pipeline {
+                // That not everything came is known.
+                let _ = pipeline.finish().await;
+            }
+            return Err(error);
+        }
+        Ok(pipeline.expect("a whole payload has a manifest"))
+    }
+
+    async fn try_all(
+        &mut self,
+        key: &PublicKey,
+        checkpoint: Option<&Checkpoint>,
+        under_way: &mut Option<UnderWay>,
+        progress: &mut impl Progress,
+    ) -> Result<(), Error> {
+        let (mut failures, mut url) = (0, 0);
+        let offset = |under_way: &Option<UnderWay>| under_way.as_ref().map_or(0, |it| it.reader.offset());
         loop {
-            let before = reader.as_ref().map_or(0, Reader::offset);
-            let error = match self.try_once(url, &key, checkpoint.as_ref(), &mut reader, progress).await {
-                Ok(()) => return Ok(reader.expect("it has come to its end")),
+            let before = offset(under_way);
+            let error = match self.try_once(url, key, checkpoint, under_way, progress).await {
+                Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_transfer() => error,
                 Err(error) => return Err(error),
             };
-            failures = if reader.as_ref().map_or(0, Reader::offset) > before { 1 } else { failures + 1 };
+            failures = if offset(under_way) > before { 1 } else { failures + 1 };
             tracing::warn!("{}", proa_base::cli::chain(&error));
+            under_way.as_mut().map_or(Ok(()), |it| it.keep(progress))?;
             if failures >= FAILURES_MAX {
                 (failures, url) = (0, url + 1);
                 if url >= self.offer.urls.len() {
@@ -93,54 +124,39 @@ impl<M: Medium> Transfer<'_, M> {
         url: usize,
         key: &PublicKey,
         checkpoint: Option<&Checkpoint>,
-        reader: &mut Option<Reader>,
+        under_way: &mut Option<UnderWay>,
         progress: &mut impl Progress,
     ) -> Result<(), Error> {
-        if reader.is_none() {
-            *reader = Some(self.begin(url, key, checkpoint).await?);
+        if under_way.is_none() {
+            *under_way = Some(self.begin(url, key, checkpoint).await?);
         }
-        let reader = reader.as_mut().expect("just made");
+        let it = under_way.as_mut().expect("just made");
         let (url, size) = (&self.offer.urls[url], self.offer.expected.size_bytes);
-        let mut body = self.http.get(url, reader.offset(), size).await?;
-        let mut room = Room::new(OPERATION_BYTES_MAX);
-        let (mut unkept, mut kept_at) = (0, Instant::now());
+        let mut body = self.http.get(url, it.reader.offset(), size).await?;
         while let Some(bytes) = body.next().await? {
             let mut input = &bytes[..];
-            while let Some(event) = reader.push(&mut input)? {
-                if let Event::Operation { index, data } = event {
-                    unkept += self.write(reader, index, &data, &mut room)?;
-                    if unkept >= KEEP_EVERY.0 && kept_at.elapsed() >= KEEP_EVERY.1 {
-                        self.medium.sync().map_err(file("write", "the slot"))?;
-                        progress.keep(reader.checkpoint().expect("there is a manifest"))?;
-                        (unkept, kept_at) = (0, Instant::now());
-                    }
-                    body.resume_clock();
+            while let Some(event) = it.reader.push(&mut input)? {
+                match event {
+                    Event::Manifest => it.pipeline = Some(self.pipeline(&it.reader, 0)),
+                    Event::Operation { index, data } => it.hand_on(index, data).await?,
+                    Event::End => {}
                 }
+                body.resume_clock();
             }
-            progress.at(reader.offset());
+            progress.at(it.reader.offset());
+            it.keep(progress)?;
         }
-        let (got, want) = (reader.offset(), size);
-        match reader.finish() {
+        let (got, want) = (it.reader.offset(), size);
+        match it.reader.finish() {
             Ok(()) => Ok(()),
             Err(Fault::Truncated { .. }) => Err(Error::Cut { url: url.to_string(), got, want }),
             Err(fault) => Err(fault.into()),
         }
     }
 
-    /// Writes what operation `index` makes; how many bytes.
-    fn write(&mut self, reader: &Reader, index: usize, data: &[u8], room: &mut Room) -> Result<u64, Error> {
-        let Self { medium, slot, running, .. } = self;
-        let manifest = reader.manifest().expect("it comes before its operations");
-        let operation = &manifest.operations[index];
-        let target = room.part(operation.target_bytes);
-        let mut source = |offset: u64, into: &mut [u8]| medium.read(running.start + offset, into);
-        apply::render_into(target, operation, data, &mut source)
-            .map_err(|source| Error::Apply { index, source })?;
-        let bytes = target.len() as u64;
-        // The manifest was checked against the signed size, and that against the slot.
-        assert!(operation.target_offset + bytes <= slot.bytes, "operation {index} leaves the slot");
-        medium.write(slot.start + operation.target_offset, target).map_err(file("write", "the slot"))?;
-        Ok(bytes)
+    fn pipeline(&self, reader: &Reader, next: usize) -> Pipeline {
+        let manifest = reader.manifest().expect("it was read");
+        Pipeline::start(Arc::clone(self.medium), Job::new(self.slot, self.running, manifest, next))
     }
 
     /// A reader that stands where the last one was kept, or at the beginning.
@@ -149,8 +165,9 @@ impl<M: Medium> Transfer<'_, M> {
         url: usize,
         key: &PublicKey,
         checkpoint: Option<&Checkpoint>,
-    ) -> Result<Reader, Error> {
+    ) -> Result<UnderWay, Error> {
         let expected = &self.offer.expected;
+        let kept_at = Instant::now();
         if let Some(checkpoint) = checkpoint {
             let url = &self.offer.urls[url];
             let mut body = self.http.get(url, 0, expected.head_bytes).await?;
@@ -163,13 +180,46 @@ impl<M: Medium> Transfer<'_, M> {
                 return Err(Error::Cut { url: url.to_string(), got, want });
             }
             match Reader::resume(expected.clone(), key.clone(), &head, checkpoint) {
-                Ok(reader) => return Ok(reader),
+                Ok(reader) => {
+                    let pipeline = Some(self.pipeline(&reader, checkpoint.next_operation));
+                    return Ok(UnderWay { reader, pipeline, kept_at });
+                }
                 // What was kept is of no use: everything is fetched again.
                 Err(Fault::Checkpoint) => {}
                 Err(fault) => return Err(fault.into()),
             }
         }
-        Ok(Reader::new(expected.clone(), key.clone())?)
+        let reader = Reader::new(expected.clone(), key.clone())?;
+        Ok(UnderWay { reader, pipeline: None, kept_at })
+    }
+}
+
+impl UnderWay {
+    async fn hand_on(&mut self, index: usize, data: Vec<u8>) -> Result<(), Error> {
+        let pipeline = self.pipeline.as_mut().expect("the manifest comes before its operations");
+        let manifest = self.reader.manifest().expect("it comes before its operations");
+        let operation = manifest.operations[index].clone();
+        let after = self.reader.checkpoint().expect("there is a manifest");
+        if pipeline.write(Work { index, operation, data, after }).await {
+            // The one before is done by then.
+            while let Some(spare) = pipeline.spare() {
+                self.reader.reuse(spare);
+            }
+            return Ok(());
+        }
+        let pipeline = self.pipeline.take().expect("it is there");
+        Err(pipeline.finish().await.err().expect("only an error ends it before its time"))
+    }
+
+    fn keep(&mut self, progress: &mut impl Progress) -> Result<(), Error> {
+        if self.kept_at.elapsed() < KEEP_EVERY {
+            return Ok(());
+        }
+        if let Some(checkpoint) = self.pipeline.as_mut().and_then(Pipeline::durable) {
+            progress.keep(checkpoint)?;
+            self.kept_at = Instant::now();
+        }
+        Ok(())
     }
 }
 

@@ -7,15 +7,15 @@ use proa_update_model::{
     hash::Sha256,
     layout,
     slots::{SlotFlags, stage},
-    verity::{BLOCK_BYTES, SALT_BYTES, Superblock, Tree, TreeBuilder},
+    verity::{SALT_BYTES, Superblock, Tree},
 };
 
 use crate::{
     error::{Error, file},
-    medium::{Medium, Room},
+    medium::Medium,
 };
 
-/// How much is read at once: the size of the largest operation.
+/// How much of the hash tree is written and read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 /// How often a new release may be started before it has shown that it is good.
 /// Once: what fails at its first boot is not given a second machine-hour.
@@ -55,7 +55,7 @@ pub fn slots(disk: &Disk) -> Result<Vec<Slot>, Error> {
 ///
 /// # Errors
 /// [`Error::Flags`] when the disk holds others afterwards, and the disk's.
-pub fn write_flags(medium: &mut impl Medium, disk: &Disk, changes: &[(u32, SlotFlags)]) -> Result<(), Error> {
+pub fn write_flags(medium: &impl Medium, disk: &Disk, changes: &[(u32, SlotFlags)]) -> Result<(), Error> {
     let bits: Vec<(u32, u64)> = changes.iter().map(|(number, flags)| (*number, flags.0)).collect();
     for step in disk.table()?.change(&bits)? {
         let done = match step {
@@ -75,7 +75,7 @@ pub fn write_flags(medium: &mut impl Medium, disk: &Disk, changes: &[(u32, SlotF
 ///
 /// # Errors
 /// As [`write_flags`].
-pub fn retire(medium: &mut impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
+pub fn retire(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
     let all = slots(disk)?;
     let slot = all.iter().find(|slot| slot.number == number).ok_or(Error::Flags)?;
     write_flags(medium, disk, &[(number, slot.flags.retire())])
@@ -86,7 +86,7 @@ pub fn retire(medium: &mut impl Medium, disk: &Disk, number: u32) -> Result<(), 
 ///
 /// # Errors
 /// As [`write_flags`].
-pub fn activate(medium: &mut impl Medium, disk: &Disk, number: u32, _: &Sealed) -> Result<(), Error> {
+pub fn activate(medium: &impl Medium, disk: &Disk, number: u32, _: &Sealed) -> Result<(), Error> {
     let all = slots(disk)?;
     let target = all.iter().position(|slot| slot.number == number).ok_or(Error::Flags)?;
     let flags: Vec<SlotFlags> = all.iter().map(|slot| slot.flags).collect();
@@ -100,7 +100,7 @@ pub fn activate(medium: &mut impl Medium, disk: &Disk, number: u32, _: &Sealed) 
 ///
 /// # Errors
 /// As [`write_flags`].
-pub fn mark_good(medium: &mut impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
+pub fn mark_good(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
     let all = slots(disk)?;
     let slot = all.iter().find(|slot| slot.number == number).ok_or(Error::Flags)?;
     write_flags(medium, disk, &[(number, slot.flags.mark_good())])
@@ -115,46 +115,25 @@ pub struct Matched {
 /// Data, superblock and tree were read back.
 pub struct Sealed(());
 
-/// Reads all data of a slot from the medium and compares its root hash.
-///
-/// # Errors
-/// [`Error::ReadBack`] when it is another one, and the disk's.
-pub async fn read_back(
-    medium: &mut impl Medium,
-    slot: &Slot,
-    data_blocks: u64,
-    salt: &[u8; SALT_BYTES],
-    want: Sha256,
-) -> Result<Matched, Error> {
-    let doing = || file("read back", "the slot");
-    medium.sync().map_err(file("write", "the slot"))?;
-    let mut tree = TreeBuilder::new(data_blocks, salt)?;
-    let mut room = Room::new(CHUNK_BYTES);
-    let (mut at, end) = (0, data_blocks * BLOCK_BYTES as u64);
-    medium.forget(slot.start, end);
-    while at < end {
-        let count = (end - at).min(CHUNK_BYTES as u64) as usize;
-        let chunk = room.part(count);
-        medium.read(slot.start + at, chunk).map_err(doing())?;
-        medium.forget(slot.start + at, count as u64);
-        tree.push(chunk)?;
-        at += count as u64;
-        // Others have their turn: the bus is answered in between.
-        tokio::task::yield_now().await;
+impl Matched {
+    /// Compares the tree of what was read back with the signed root hash.
+    ///
+    /// # Errors
+    /// [`Error::ReadBack`] when it is another one.
+    pub fn new(tree: Tree, data_blocks: u64, salt: [u8; SALT_BYTES], want: Sha256) -> Result<Self, Error> {
+        let Tree { root_hash, blocks } = tree;
+        if root_hash != want {
+            return Err(Error::ReadBack { got: root_hash.to_string(), want: want.to_string() });
+        }
+        Ok(Self { superblock: Superblock { data_blocks, salt, root_hash }, tree: blocks })
     }
-    let Tree { root_hash, blocks } = tree.finish()?;
-    if root_hash != want {
-        return Err(Error::ReadBack { got: root_hash.to_string(), want: want.to_string() });
-    }
-    let superblock = Superblock { data_blocks, salt: *salt, root_hash };
-    Ok(Matched { superblock, tree: blocks })
 }
 
 /// Writes superblock and tree behind the data, and reads them back.
 ///
 /// # Errors
 /// [`Error::TreeReadBack`], and the disk's.
-pub fn seal(medium: &mut impl Medium, slot: &Slot, matched: &Matched) -> Result<Sealed, Error> {
+pub fn seal(medium: &impl Medium, slot: &Slot, matched: &Matched) -> Result<Sealed, Error> {
     let block = matched.superblock.render();
     let parts =
         [(matched.superblock.offset(), &block[..]), (matched.superblock.tree_offset(), &matched.tree)];

@@ -12,6 +12,7 @@ pub mod install;
 pub mod locksmith;
 pub mod medium;
 pub mod offer;
+pub mod pipeline;
 pub mod settings;
 pub mod state;
 mod steps;

@@ -9,10 +9,11 @@ use std::{
         unix::fs::{FileExt as _, OpenOptionsExt as _},
     },
     path::Path,
+    sync::{Mutex, MutexGuard},
 };
 
-/// Where the updater writes: a disk, or in tests one that records.
-pub trait Medium {
+/// Where the updater writes, from several threads: a disk, or in tests one that records.
+pub trait Medium: Send + Sync + 'static {
     /// Fills `into` with the bytes at `offset`.
     ///
     /// # Errors
@@ -23,16 +24,16 @@ pub trait Medium {
     ///
     /// # Errors
     /// The system's.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Returns when all that was written is on the medium.
+    /// Returns when all that was written before the call is on the medium.
     ///
     /// # Errors
     /// The system's; then nothing that was written since the last success counts.
-    fn sync(&mut self) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
 
     /// Makes later reads of this range come from the medium.
-    fn forget(&mut self, offset: u64, bytes: u64);
+    fn forget(&self, offset: u64, bytes: u64);
 }
 
 /// What the place and the length of a transfer past the page cache, and its memory,
@@ -68,7 +69,7 @@ pub struct DiskFile {
     /// The same past the page cache; `None` on a file system that cannot.
     direct: Option<File>,
     /// What was sent on its way last: waited for before the next is written.
-    under_way: Option<(u64, u64)>,
+    under_way: Mutex<Option<(u64, u64)>>,
 }
 
 impl DiskFile {
@@ -80,7 +81,7 @@ impl DiskFile {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).open(path)?;
         let direct = options.custom_flags(libc::O_DIRECT).open(path).ok();
-        Ok(Self { file, direct, under_way: None })
+        Ok(Self { file, direct, under_way: Mutex::default() })
     }
 
     /// Where a transfer can go past the page cache.
@@ -88,6 +89,10 @@ impl DiskFile {
         let fits = |number: usize| number.is_multiple_of(ALIGNMENT);
         let is_aligned = fits(offset as usize) && fits(bytes.len()) && fits(bytes.as_ptr().addr());
         self.direct.as_ref().filter(|_| is_aligned)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        self.under_way.lock().expect("nothing that holds it panics")
     }
 
     fn send(&self, offset: u64, bytes: u64, flags: libc::c_uint) {
@@ -104,25 +109,26 @@ impl Medium for DiskFile {
 
     /// Of what goes through the page cache at most two writes are dirty at a time: the
     /// kernel is told to write this one, and the one before is waited for.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if let Some(direct) = self.direct(offset, bytes) {
             return direct.write_all_at(bytes, offset);
         }
         self.file.write_all_at(bytes, offset)?;
         self.send(offset, bytes.len() as u64, libc::SYNC_FILE_RANGE_WRITE);
-        if let Some((offset, bytes)) = self.under_way.replace((offset, bytes.len() as u64)) {
+        let before = self.under_way().replace((offset, bytes.len() as u64));
+        if let Some((offset, bytes)) = before {
             self.send(offset, bytes, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
             self.forget(offset, bytes);
         }
         Ok(())
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        self.under_way = None;
+    fn sync(&self) -> io::Result<()> {
+        *self.under_way() = None;
         self.file.sync_data()
     }
 
-    fn forget(&mut self, offset: u64, bytes: u64) {
+    fn forget(&self, offset: u64, bytes: u64) {
         // SAFETY: as in `send`.
         unsafe {
             libc::posix_fadvise(self.file.as_raw_fd(), offset as i64, bytes as i64, libc::POSIX_FADV_DONTNEED)

@@ -13,16 +13,22 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use proa_update_disk::{Disk, Slots};
 use proa_update_model::{
     layout,
-    verity::{BLOCK_BYTES, Superblock, TreeBuilder, data_blocks_of_squashfs, salt_of_version},
+    payload::{self, Checkpoint, Expected, Manifest, manifest::Kind, wire},
+    verity::{self, BLOCK_BYTES, Superblock, TreeBuilder, data_blocks_of_squashfs, salt_of_version},
 };
+use prost::Message as _;
 
 use super::*;
-use crate::medium::DiskFile;
+use crate::{
+    medium::DiskFile,
+    pipeline::{Job, Pipeline, Work},
+};
 use judges::Judges;
 
 #[path = "judges_test.rs"]
@@ -32,36 +38,42 @@ const SECTOR: usize = 512;
 const KIB: u64 = 1 << 10;
 const SLOT_KIB: u64 = 256;
 const DATA_BLOCKS: u64 = 48;
+const OPERATION_BYTES: usize = 8 * BLOCK_BYTES;
 
 /// What happened to the disk.
 #[derive(Clone)]
 enum Happened {
     Written(u64, Vec<u8>),
+    Read(u64, usize),
     Synced,
 }
 
 /// The real medium, and what it was told.
 struct Recorder {
     disk: DiskFile,
-    happened: Vec<Happened>,
+    happened: Mutex<Vec<Happened>>,
 }
 
+/// What counts is the less of what may have happened: what was written is told when
+/// the disk has it, and a flush when it begins, for what is written meanwhile.
 impl Medium for Recorder {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.happened.lock().unwrap().push(Happened::Read(offset, into.len()));
         self.disk.read(offset, into)
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.happened.push(Happened::Written(offset, bytes.to_vec()));
-        self.disk.write(offset, bytes)
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write(offset, bytes)?;
+        self.happened.lock().unwrap().push(Happened::Written(offset, bytes.to_vec()));
+        Ok(())
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        self.happened.push(Happened::Synced);
+    fn sync(&self) -> io::Result<()> {
+        self.happened.lock().unwrap().push(Happened::Synced);
         self.disk.sync()
     }
 
-    fn forget(&mut self, offset: u64, bytes: u64) {
+    fn forget(&self, offset: u64, bytes: u64) {
         self.disk.forget(offset, bytes);
     }
 }
@@ -105,26 +117,71 @@ fn disk(folder: &Path) -> PathBuf {
     path
 }
 
+/// The manifest of a payload that holds `data` as it is, in operations of 8 blocks.
+fn manifest(data: &[u8], superblock: &Superblock) -> Manifest {
+    let operation = |(number, data): (usize, &[u8])| wire::InstallOperation {
+        kind: Kind::Replace as u32,
+        data_offset: (number * OPERATION_BYTES) as u64,
+        data_length: data.len() as u64,
+        dst_extents: vec![wire::Extent {
+            start_block: (number * OPERATION_BYTES / BLOCK_BYTES) as u64,
+            num_blocks: (data.len() / BLOCK_BYTES) as u64,
+        }],
+        data_sha256_hash: Sha256::of(data).0.into(),
+        ..wire::InstallOperation::default()
+    };
+    let size = data.len() as u64;
+    let message = wire::DeltaArchiveManifest {
+        partition_operations: data.chunks(OPERATION_BYTES).enumerate().map(operation).collect(),
+        block_size: BLOCK_BYTES as u32,
+        signatures_offset: size,
+        signatures_size: 1,
+        new_partition_info: Some(wire::PartitionInfo { size, hash: Sha256::of(data).0.into() }),
+        verity: Some(wire::VerityInfo {
+            data_blocks: DATA_BLOCKS,
+            salt: superblock.salt.into(),
+            root_hash: superblock.root_hash.0.into(),
+        }),
+        ..wire::DeltaArchiveManifest::default()
+    };
+    let body = message.encode_to_vec();
+    let head = [&payload::header(body.len() as u64)[..], &body].concat();
+    let expected = Expected {
+        size_bytes: head.len() as u64 + size + 1,
+        sha256: Sha256::of(b""),
+        head_bytes: head.len() as u64,
+        head_sha256: Sha256::of(&head),
+        root_hash: superblock.root_hash,
+        slot_bytes: verity::sealed_bytes(DATA_BLOCKS),
+        source_bytes: None,
+    };
+    Manifest::read(&head, &expected).unwrap()
+}
+
 /// The whole update, by the functions that the updater calls, in the order of the
 /// state machine's effects.
 fn update(path: &Path) -> Vec<Happened> {
     let disk = Disk::open(path, SECTOR as u32).unwrap();
-    let mut medium = Recorder { disk: DiskFile::open(path).unwrap(), happened: Vec::new() };
-    let slot = slots(&disk).unwrap()[1];
-    let (new, superblock) = (data(3), sealed(&data(3)).1);
-    retire(&mut medium, &disk, slot.number).unwrap();
-    for (number, operation) in new.chunks(8 * BLOCK_BYTES).enumerate() {
-        medium.write(slot.start + (number * 8 * BLOCK_BYTES) as u64, operation).unwrap();
-        if number == 2 {
-            medium.sync().unwrap();
-        }
-    }
+    let medium = Recorder { disk: DiskFile::open(path).unwrap(), happened: Mutex::default() };
+    let medium = Arc::new(medium);
+    let all = slots(&disk).unwrap();
+    let (slot, new) = (all[1], data(3));
+    let manifest = manifest(&new, &sealed(&new).1);
+    retire(&*medium, &disk, slot.number).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&medium), Job::new(slot, all[0], &manifest, 0));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let reading = read_back(&mut medium, &slot, DATA_BLOCKS, &superblock.salt, superblock.root_hash);
-    let matched = runtime.block_on(reading).unwrap();
-    let sealed = seal(&mut medium, &slot, &matched).unwrap();
-    activate(&mut medium, &disk, slot.number, &sealed).unwrap();
-    medium.happened
+    let writing = async {
+        for (index, data) in new.chunks(OPERATION_BYTES).enumerate() {
+            let operation = manifest.operations[index].clone();
+            let after = Checkpoint { next_operation: index + 1, offset: 0, sha256_state: String::new() };
+            assert!(pipeline.write(Work { index, operation, data: data.to_vec(), after }).await);
+        }
+        pipeline.finish().await
+    };
+    let matched = runtime.block_on(writing).unwrap();
+    let sealed = seal(&*medium, &slot, &matched).unwrap();
+    activate(&*medium, &disk, slot.number, &sealed).unwrap();
+    std::mem::take(&mut *medium.happened.lock().unwrap())
 }
 
 /// A state of the disk as sectors that differ from the image it started with.
@@ -205,6 +262,29 @@ impl Witness {
     }
 }
 
+/// All data and the tree are read back, and nothing of them before a flush that began
+/// when it had been written.
+#[test]
+fn what_is_read_back_was_flushed_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path());
+    let mut unflushed: Vec<std::ops::Range<u64>> = Vec::new();
+    let mut read = 0;
+    for step in update(&path) {
+        match step {
+            Happened::Written(offset, bytes) => unflushed.push(offset..offset + bytes.len() as u64),
+            Happened::Synced => unflushed.clear(),
+            Happened::Read(offset, bytes) => {
+                let end = offset + bytes as u64;
+                let early = unflushed.iter().find(|range| range.start < end && offset < range.end);
+                assert_eq!(early, None, "{offset}..{end} is read before it was flushed");
+                read += bytes as u64;
+            }
+        }
+    }
+    assert_eq!(read, verity::sealed_bytes(DATA_BLOCKS));
+}
+
 #[test]
 fn every_power_cut_leaves_a_disk_that_boots_a_verified_slot() {
     let folder = tempfile::tempdir().unwrap();
@@ -228,6 +308,7 @@ fn every_power_cut_leaves_a_disk_that_boots_a_verified_slot() {
     let mut random = 1u64;
     for (number, step) in happened.iter().enumerate() {
         match step {
+            Happened::Read(..) => {}
             Happened::Synced => {
                 synced.extend(since.drain(..));
                 witness.boots(&synced, &format!("sync {number}"));

@@ -36,7 +36,7 @@ impl Updater {
             Effect::Seal => {
                 let slot = self.passive()?;
                 let matched = self.matched.take().expect("it was read back");
-                self.sealed = Some(install::seal(&mut self.medium, &slot, &matched)?);
+                self.sealed = Some(install::seal(&*self.medium, &slot, &matched)?);
                 Ok(Event::Sealed)
             }
             Effect::Activate => self.activate(state).await,
@@ -168,7 +168,7 @@ impl Updater {
         let slot = self.passive()?;
         let offer = self.offer.as_ref().expect("it was offered");
         let checkpoint = download::checkpoint(&self.kept, offer, slot.number);
-        install::retire(&mut self.medium, &self.disk, slot.number)?;
+        install::retire(&*self.medium, &self.disk, slot.number)?;
         self.kept.installed = None;
         self.kept.transfer = Some(Transfer {
             version: offer.version.clone(),
@@ -192,7 +192,7 @@ impl Updater {
             Keeper { config: &self.config, kept: &mut self.kept, status: &self.status, offer: &offer };
         let mut transfer = download::Transfer {
             offer: &offer,
-            medium: &mut self.medium,
+            medium: &self.medium,
             slot,
             running: slots[running],
             http: &mut self.http,
@@ -203,18 +203,14 @@ impl Updater {
             self.kept.transfer = None;
             self.keep()?;
         }
-        self.reader = Some(done?);
+        self.pipeline = Some(done?);
         self.say(EventType::DOWNLOAD_FINISHED, &offer).await;
         Ok(Event::Written)
     }
 
     async fn read_back(&mut self) -> Result<Event, Error> {
-        let slot = self.passive()?;
-        let reader = self.reader.take().expect("it was written");
-        let manifest = reader.manifest().expect("a whole payload has a manifest");
-        let (blocks, salt, want) = (manifest.data_blocks, manifest.salt, manifest.root_hash);
-        drop(reader);
-        match install::read_back(&mut self.medium, &slot, blocks, &salt, want).await {
+        let pipeline = self.pipeline.take().expect("it was handed everything");
+        match pipeline.finish().await {
             Ok(matched) => {
                 self.matched = Some(matched);
                 Ok(Event::DataMatched)
@@ -244,7 +240,7 @@ impl Updater {
         self.kept.installed = Some(installed.clone());
         self.kept.name(&target.root_hash, &target.version);
         self.keep()?;
-        install::activate(&mut self.medium, &self.disk, slot.number, &sealed)?;
+        install::activate(&*self.medium, &self.disk, slot.number, &sealed)?;
         installed.is_active = true;
         self.kept.installed = Some(installed);
         self.kept.transfer = None;

@@ -29,7 +29,7 @@ impl Updater {
         if let Some(slot) =
             slots.iter().find(|slot| Some(slot.number) == staged && slot.number != slots[running].number)
         {
-            install::retire(&mut self.medium, &self.disk, slot.number)?;
+            install::retire(&*self.medium, &self.disk, slot.number)?;
         }
         self.kept.installed = None;
         self.kept.transfer = None;
@@ -91,7 +91,7 @@ impl Updater {
         staged[index] = staged[index].mark_good();
         let changes: Vec<(u32, SlotFlags)> =
             slots.iter().zip(&staged).map(|(slot, flags)| (slot.number, *flags)).collect();
-        install::write_flags(&mut self.medium, &self.disk, &changes)
+        install::write_flags(&*self.medium, &self.disk, &changes)
     }
 
     fn remember_failure(&mut self, reason: &str, is_to_store: bool) {

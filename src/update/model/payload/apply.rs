@@ -1,6 +1,6 @@
 //! The bytes that an operation writes.
 
-use super::{Operation, manifest::Kind};
+use super::{OPERATION_BYTES_MAX, Operation, manifest::Kind};
 use std::{io, ops::Range};
 
 /// Most pieces of one difference: with all the bytes they describe the unpacked
@@ -9,6 +9,9 @@ pub const PIECES_MAX: usize = 65_535;
 
 /// Bytes of one piece in the stream.
 const PIECE_BYTES: usize = 16;
+
+/// Most bytes of the stream of a difference.
+const STREAM_BYTES_MAX: usize = 4 + PIECES_MAX * PIECE_BYTES + OPERATION_BYTES_MAX;
 
 /// Reads the old system: fills the buffer with the bytes at this offset.
 pub type Source<'a> = dyn FnMut(u64, &mut [u8]) -> io::Result<()> + 'a;
@@ -59,53 +62,71 @@ pub enum Failure {
 /// writes, reads beyond the old system, or `source` fails.
 pub fn render(operation: &Operation, data: &[u8], source: &mut Source<'_>) -> Result<Vec<u8>, Failure> {
     let mut target = vec![0; operation.target_bytes];
-    render_into(&mut target, operation, data, source)?;
+    Renderer::default().render_into(&mut target, operation, data, source)?;
     Ok(target)
 }
 
-/// Fills `target` as [`render`] makes it. After an error it holds anything.
+/// Makes the bytes of one operation after the other.
 ///
-/// # Errors
-/// As [`render`].
-///
-/// # Panics
-/// When `target` has not [`Operation::target_bytes`].
-pub fn render_into(
-    mut target: &mut [u8],
-    operation: &Operation,
-    data: &[u8],
-    source: &mut Source<'_>,
-) -> Result<(), Failure> {
-    assert_eq!(target.len(), operation.target_bytes, "the room of another operation");
-    match operation.kind {
-        Kind::Zero => target.fill(0),
-        Kind::Replace if data.len() == target.len() => target.copy_from_slice(data),
-        Kind::Replace => return Err(Failure::Data("it has not the size of what is written")),
-        Kind::ReplaceZstd => {
-            if unpack(data, target)? != target.len() {
-                return Err(Failure::Data("it unpacks to fewer bytes than are written"));
+/// It keeps what it unpacks with and into: new memory for each operation has to be
+/// made by the kernel, page by page.
+#[derive(Default)]
+pub struct Renderer {
+    zstd: zstd::bulk::Decompressor<'static>,
+    /// Room for the stream of a difference; empty until the first one.
+    stream: Vec<u8>,
+}
+
+impl Renderer {
+    /// Fills `target` as [`render`] makes it. After an error it holds anything.
+    ///
+    /// # Errors
+    /// As [`render`].
+    ///
+    /// # Panics
+    /// When `target` has not [`Operation::target_bytes`].
+    pub fn render_into(
+        &mut self,
+        mut target: &mut [u8],
+        operation: &Operation,
+        data: &[u8],
+        source: &mut Source<'_>,
+    ) -> Result<(), Failure> {
+        assert_eq!(target.len(), operation.target_bytes, "the room of another operation");
+        match operation.kind {
+            Kind::Zero => target.fill(0),
+            Kind::Replace if data.len() == target.len() => target.copy_from_slice(data),
+            Kind::Replace => return Err(Failure::Data("it has not the size of what is written")),
+            Kind::ReplaceZstd => {
+                if unpack(&mut self.zstd, data, target)? != target.len() {
+                    return Err(Failure::Data("it unpacks to fewer bytes than are written"));
+                }
+            }
+            Kind::SourceCopy => {
+                for range in &operation.source {
+                    let bytes = (range.end - range.start) as usize;
+                    let Some((part, later)) = target.split_at_mut_checked(bytes) else {
+                        return Err(Failure::Data("its sources are more than it writes"));
+                    };
+                    read(source, operation, range.start, part)?;
+                    target = later;
+                }
+                if !target.is_empty() {
+                    return Err(Failure::Data("its sources are less than it writes"));
+                }
+            }
+            Kind::SourceZstdDiff => {
+                let Self { zstd, stream } = self;
+                if stream.is_empty() {
+                    // Of what is not used the system makes no memory.
+                    *stream = vec![0; STREAM_BYTES_MAX];
+                }
+                let bytes = unpack(zstd, data, stream)?;
+                patch(operation, &stream[..bytes], target, source)?;
             }
         }
-        Kind::SourceCopy => {
-            for range in &operation.source {
-                let bytes = (range.end - range.start) as usize;
-                let Some((part, later)) = target.split_at_mut_checked(bytes) else {
-                    return Err(Failure::Data("its sources are more than it writes"));
-                };
-                read(source, operation, range.start, part)?;
-                target = later;
-            }
-            if !target.is_empty() {
-                return Err(Failure::Data("its sources are less than it writes"));
-            }
-        }
-        Kind::SourceZstdDiff => {
-            let mut stream = vec![0; 4 + PIECES_MAX * PIECE_BYTES + target.len()];
-            let bytes = unpack(data, &mut stream)?;
-            patch(operation, &stream[..bytes], target, source)?;
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Unpacks the one frame that `data` is into `room`; gives the bytes it has.
@@ -113,12 +134,16 @@ pub fn render_into(
 /// In one go: `room` serves as the window, so a frame that claims a huge one
 /// costs nothing, and one that holds more than `room` is refused. A skippable frame
 /// unpacks to nothing, which is never as much as is needed.
-fn unpack(data: &[u8], room: &mut [u8]) -> Result<usize, Failure> {
-    match zstd::zstd_safe::find_frame_compressed_size(data) {
+fn unpack(
+    zstd: &mut zstd::bulk::Decompressor<'static>,
+    data: &[u8],
+    room: &mut [u8],
+) -> Result<usize, Failure> {
+    match ::zstd::zstd_safe::find_frame_compressed_size(data) {
         Ok(bytes) if bytes == data.len() => {}
         Ok(_) | Err(_) => return Err(Failure::Data("it is not one whole zstd frame")),
     }
-    zstd::bulk::decompress_to_buffer(data, room).map_err(Failure::Zstd)
+    zstd.decompress_to_buffer(data, room).map_err(Failure::Zstd)
 }
 
 fn read(source: &mut Source<'_>, operation: &Operation, offset: u64, into: &mut [u8]) -> Result<(), Failure> {

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Most signatures that are looked at: checking one costs some milliseconds.
 const SIGNATURES_MAX: usize = 8;
 
+/// Most pieces of memory that wait for a later operation: two are in use at a time.
+const SPARE_MAX: usize = 2;
+
 /// What the signed release, the slots and the machine's key say about a payload
 /// before its first byte arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,13 +103,15 @@ enum Stage {
 
 /// Takes the bytes of a payload in any cut and gives out what they mean.
 ///
-/// It holds the manifest and the data of one operation.
+/// It holds the manifest, the data of one operation, and what [`Self::reuse`] gave it.
 pub struct Reader {
     expected: Expected,
     key: PublicKey,
     stage: Stage,
     /// The bytes of the current stage that came so far.
     pending: Vec<u8>,
+    /// Memory of operations that are done.
+    spare: Vec<Vec<u8>>,
     /// Hash of all that came before the current stage.
     running: RunningSha256,
     manifest: Option<Manifest>,
@@ -119,9 +124,8 @@ impl Reader {
     /// [`Fault::Limit`] when what is expected is beyond the limits.
     pub fn new(expected: Expected, key: PublicKey) -> Result<Self, Fault> {
         expected.check()?;
-        let pending = Vec::with_capacity(expected.head_bytes as usize);
-        let running = RunningSha256::default();
-        Ok(Self { expected, key, stage: Stage::Head, pending, running, manifest: None })
+        let (pending, spare, running) = (Vec::new(), Vec::new(), RunningSha256::default());
+        Ok(Self { expected, key, stage: Stage::Head, pending, spare, running, manifest: None })
     }
 
     /// A reader that goes on at `checkpoint`: the next bytes to push are those
@@ -212,6 +216,12 @@ impl Reader {
             Stage::Done => return Err(Fault::TooLong { want: self.expected.size_bytes }),
             Stage::Refused => return Err(Fault::Refused),
         };
+        if self.pending.is_empty() && wanted > 0 && !input.is_empty() {
+            // Not before its first bytes are there: until then another may be done.
+            self.pending = self.spare.pop().unwrap_or_default();
+            self.pending.clear();
+            self.pending.reserve_exact(wanted);
+        }
         let (now, later) = input.split_at((wanted - self.pending.len()).min(input.len()));
         self.pending.extend_from_slice(now);
         *input = later;
@@ -244,10 +254,18 @@ impl Reader {
 
     fn begin_operation(&mut self, index: usize) {
         let manifest = self.manifest.as_ref().expect("the manifest comes before its operations");
-        (self.stage, self.pending) = match manifest.operations.get(index) {
-            Some(operation) => (Stage::Operation(index), Vec::with_capacity(operation.data_bytes)),
-            None => (Stage::Signatures, Vec::with_capacity(manifest.signatures_bytes)),
+        self.stage = match index < manifest.operations.len() {
+            true => Stage::Operation(index),
+            false => Stage::Signatures,
         };
+    }
+
+    /// Takes back the data of an operation that is done, as memory for a later one:
+    /// the kernel has to make new memory page by page.
+    pub fn reuse(&mut self, data: Vec<u8>) {
+        if data.capacity() > 0 && self.spare.len() < SPARE_MAX {
+            self.spare.push(data);
+        }
     }
 
     fn take_operation(&mut self, index: usize, data: Vec<u8>) -> Result<Event, Fault> {
