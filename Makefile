@@ -6,6 +6,7 @@
 #   make prove             the long proofs: hundreds of kills, a million compared answers
 #   make bench             speed beside Debian's etcd, on an idle machine
 #   make image             build/proa.img and what boots it
+#   make updates           good and bad updates of one machine and of three, power cuts
 #   make release           payloads of that image, signed; published when OMAHA_SERVER is set
 #   make delta OLD=binary  how much machines download for another binary
 #   make check             formatting, lints, documentation, unit tests

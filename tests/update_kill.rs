@@ -8,6 +8,8 @@
 mod update_support;
 
 use std::{
+    fs,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -153,6 +155,32 @@ fn a_difference_to_the_running_system_makes_the_same_slot() {
     let server = Server::honest(made.new.clone());
     kill_again_and_again(&machine, &server, &made.new);
     assert_eq!(server.fetched(WHOLE), 0, "no kill makes it take the whole");
+}
+
+/// A kill while the flags were written can leave one copy of the partition table as
+/// it was before.
+#[test]
+fn a_start_mends_the_copy_of_the_table_that_is_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let publisher = Publisher::new(&folder.path().join("keys"));
+    let release = publisher.release(&system(MIB, 2), None, &Wish::default());
+    let machine = Machine::new(&folder.path().join("machine"), 4, &publisher, &system(MIB, 1));
+    let server = Server::honest(release.clone());
+    let at = fs::metadata(&machine.disk).unwrap().len() - 33 * 512;
+    let backup = || fs::read(&machine.disk).unwrap().split_off(at as usize);
+    let before = backup();
+    let mut engine = machine.start(&server, &[]);
+    engine.wait_for("the update", |_| machine.is_updated());
+    drop(engine);
+    assert_ne!(backup(), before, "the flags are in both copies");
+
+    let disk = fs::OpenOptions::new().write(true).open(&machine.disk).unwrap();
+    disk.write_all_at(&before, at).unwrap();
+    let mut engine = machine.start(&server, &[]);
+    engine.wait_for("the other copy", |_| backup() != before);
+    engine.wait_for("the first question", |engine| engine.log().contains("asks "));
+    drop(engine);
+    machine.assert_updated(&release);
 }
 
 /// What runs has the version that the difference starts from, and is another system

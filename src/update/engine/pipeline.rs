@@ -39,9 +39,9 @@ const BEHIND_MAX: usize = 64;
 /// flushes in a millisecond or two and takes five times as long to write this. A cut
 /// of the power costs as much again. Tests write less and want several flushes.
 const FLUSH_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
-/// How much is read back at once: with a quarter of it the disk's answer takes longer
+/// How much is read back at once: with half of it the disk's answer takes longer
 /// than the bytes.
-const CHUNK_BYTES: usize = 512 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Pieces of memory to read into: while one is filled, the other is hashed.
 const CHUNKS: usize = 2;
 
