@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proa_base::settings::Settings;
 use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_api::mvccpb::Event;
 use proa_etcd_client::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -21,7 +22,7 @@ use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, LanConfig, LanError};
 use crate::lessor::Lessor;
 use crate::metrics::KeyCount;
-use crate::node::{Bootstrap, Node, NodeConfig, ReadView};
+use crate::node::{Bootstrap, EventSink, Node, NodeConfig, ReadView};
 use crate::place::{self, Place};
 use crate::space::{self, Space};
 use crate::tls::{Listen, PeerTls, ServerTls};
@@ -286,16 +287,7 @@ fn open(listen: &Listen) -> Result<TcpListener, RunError> {
 fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<Front> {
     let (sink, source) = hub::channel();
     let keys = Arc::new(KeyCount::default());
-    let counting = Arc::clone(&keys);
-    node.set_event_sink(Box::new(move |revision, events| {
-        if events.is_empty() {
-            counting.forget();
-            sink.replaced(revision);
-        } else {
-            counting.note(revision, &events);
-            sink.announce(events);
-        }
-    }));
+    node.set_event_sink(Box::new(Announcer { sink, keys: Arc::clone(&keys) }));
     let hub = Hub::start(Arc::new(node.clone()), source);
     let limits = Limits {
         request_bytes: config.max_request_bytes,
@@ -312,6 +304,28 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<
     let (serves_json, metrics) = (config.serves_json, config.metrics);
     let node = node.clone();
     Arc::new(Front { node, hub, auth, lessor, space, v2, serves_json, limits, metrics, keys, ending })
+}
+
+/// Tells watchers, and counts.
+struct Announcer {
+    sink: hub::Sink,
+    keys: Arc<KeyCount>,
+}
+
+impl EventSink for Announcer {
+    fn wants_previous(&self) -> bool {
+        self.sink.wants_previous()
+    }
+
+    fn take(&self, revision: i64, events: Arc<Vec<Event>>, with_previous: bool) {
+        if events.is_empty() {
+            self.keys.forget();
+            self.sink.replaced(revision);
+        } else {
+            self.keys.note(revision, &events);
+            self.sink.announce(events, with_previous);
+        }
+    }
 }
 
 impl Past for Node {

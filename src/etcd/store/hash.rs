@@ -42,8 +42,14 @@ pub fn hash_kv(view: &dyn View, head: Head, revision: i64) -> Result<u32, EtcdEr
         if below && kind == Kind::Tombstone {
             continue;
         }
-        hash = crc32c::crc32c_append(hash, &key);
+        // Where a value lies is a member's own matter: as if all lay with their version.
+        hash = crc32c::crc32c_append(hash, &key[..key.len() - 1]);
+        hash = crc32c::crc32c_append(hash, &[u8::from(kind == Kind::Tombstone)]);
         hash = crc32c::crc32c_append(hash, &stored);
+        if kind == Kind::PutApart {
+            let value = view.get(&keys::apart(place)).expect(walk::READABLE);
+            hash = crc32c::crc32c_append(hash, &value);
+        }
     }
     Ok(hash)
 }

@@ -4,7 +4,7 @@ use crate::keys::{self, Kind, Place};
 use crate::record::Head;
 use crate::revision::deleted_entry;
 use crate::view::View;
-use crate::walk;
+use crate::walk::{self, Unread};
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::mvccpb::event::EventType;
@@ -76,18 +76,20 @@ fn read(view: &dyn View, head: Head, place: Place, kind: Kind, key: &[u8]) -> Ev
     assert_eq!(found, stored_key, "a change above the compact revision has its version");
     let key = Bytes::copy_from_slice(key);
     let (r#type, kv) = match kind {
-        Kind::Put => (EventType::Put, walk::key_value(key.clone(), place, stored)),
+        Kind::Put | Kind::PutApart => {
+            (EventType::Put, Unread::new(key.clone(), place, kind, stored).whole(view))
+        }
         Kind::Tombstone => (EventType::Delete, deleted_entry(key.clone(), place)),
     };
     let has_past = place.main > head.compact_revision && kv.create_revision != place.main;
     // The one before the revision, which may hold several of a key.
     let is_older = |(stored, _): &(Vec<u8>, Vec<u8>)| walk::split_version(stored).1.main < place.main;
     let before = if has_past { versions.find(is_older) } else { None };
-    let prev_kv = before.and_then(|(key_before, stored)| entry_before(&key, &key_before, stored));
+    let prev_kv = before.and_then(|(key_before, stored)| entry_before(view, &key, &key_before, stored));
     Event { r#type: r#type as i32, kv: Some(kv), prev_kv }
 }
 
-fn entry_before(key: &Bytes, stored_key: &[u8], stored: Vec<u8>) -> Option<KeyValue> {
+fn entry_before(view: &dyn View, key: &Bytes, stored_key: &[u8], stored: Vec<u8>) -> Option<KeyValue> {
     let (_, place, kind) = walk::split_version(stored_key);
-    (kind == Kind::Put).then(|| walk::key_value(key.clone(), place, stored))
+    (kind != Kind::Tombstone).then(|| Unread::new(key.clone(), place, kind, stored).whole(view))
 }

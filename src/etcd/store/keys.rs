@@ -3,6 +3,7 @@
 //! | tag | key | value |
 //! |---|---|---|
 //! | `K` | escaped user key, inverted revision, kind | create revision, version, lease, value |
+//! | `B` | revision | a value that lies apart from its version |
 //! | `R` | revision | kind, user key |
 //! | `L` | lease id | granted and remaining TTL |
 //! | `l` | lease id, user key | nothing |
@@ -47,10 +48,12 @@ pub(crate) struct Place {
 /// What one version says about its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It has a value.
+    /// It has a value, which is part of the record.
     Put = 0,
     /// It is gone.
     Tombstone = 1,
+    /// It has a value, which lies under `B`: see [`crate::record::APART_BYTES`].
+    PutApart = 2,
 }
 
 /// The part of a `K` key that all versions of `key` share.
@@ -123,8 +126,17 @@ pub(crate) fn user_key(prefix: &[u8]) -> Option<Vec<u8>> {
 
 /// The `R` key of one change.
 pub(crate) fn change(place: Place) -> Vec<u8> {
+    placed(b'R', place)
+}
+
+/// The `B` key of one value that lies apart.
+pub(crate) fn apart(place: Place) -> Vec<u8> {
+    placed(b'B', place)
+}
+
+fn placed(tag: u8, place: Place) -> Vec<u8> {
     let mut out = Vec::with_capacity(13);
-    out.push(b'R');
+    out.push(tag);
     out.extend_from_slice(&place.main.to_be_bytes());
     out.extend_from_slice(&place.sub.to_be_bytes());
     out
@@ -235,6 +247,7 @@ fn read_kind(byte: u8) -> Option<Kind> {
     match byte {
         0 => Some(Kind::Put),
         1 => Some(Kind::Tombstone),
+        2 => Some(Kind::PutApart),
         _ => None,
     }
 }
@@ -254,8 +267,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_version_comes_back_as_it_was(key: Vec<u8>, main in 1i64.., sub: u32, gone: bool) {
-            let kind = if gone { Kind::Tombstone } else { Kind::Put };
+        fn a_version_comes_back_as_it_was(key: Vec<u8>, main in 1i64.., sub: u32, kind in 0u8..3) {
+            let kind = read_kind(kind).unwrap();
             let stored = version(&key, Place { main, sub }, kind);
             let (prefix, place, found) = split_version(&stored).unwrap();
             prop_assert_eq!(user_key(prefix).unwrap(), key);

@@ -31,6 +31,7 @@ pub struct Machine {
     pub(crate) alarms: BTreeSet<(u64, i32)>,
     pub(crate) auth: Arc<AuthState>,
     v2: v2::Head,
+    with_previous: bool,
 }
 
 /// What came of a command.
@@ -39,9 +40,10 @@ pub struct Outcome {
     /// The answer for the client that waits for it.
     pub reply: Result<Reply, EtcdError>,
     /// What watchers are to see, by ascending `mod_revision`. `prev_kv` is
-    /// always there when there was an entry, because writing had to read it
-    /// anyway; who did not ask for it must not be sent it. Keys and values of
-    /// puts share the buffer of the command: copy what is kept for long.
+    /// there when there was an entry, unless [`Machine::tell_previous`] said
+    /// that nobody wants it; who did not ask for it must not be sent it. Keys
+    /// and values of puts share the buffer of the command: copy what is kept
+    /// for long.
     pub events: Vec<Event>,
     /// What v2 watchers are to see, by ascending index.
     pub v2_events: Vec<V2Event>,
@@ -114,7 +116,15 @@ impl Machine {
         for key in view.keys(keys::ALARM, &keys::after_slash(keys::ALARM)) {
             alarms.insert(keys::split_alarm(&key).ok_or(Corrupt { what: "alarm", key })?);
         }
-        Ok(Self { head, leases, alarms, auth: Arc::new(AuthState::load(view)?), v2: v2::head(view)? })
+        let auth = Arc::new(AuthState::load(view)?);
+        Ok(Self { head, leases, alarms, auth, v2: v2::head(view)?, with_previous: true })
+    }
+
+    /// Whether events tell what was there before, as at first they do. Large
+    /// values are not read when nobody wants them: deleting many keys then costs
+    /// no more than their names.
+    pub fn tell_previous(&mut self, wanted: bool) {
+        self.with_previous = wanted;
     }
 
     /// Who may do what, as of the last command: cheap to keep beside a view.
@@ -234,7 +244,7 @@ impl Machine {
         events: &mut Vec<Event>,
         work: impl FnOnce(&mut Revision<'_>) -> T,
     ) -> T {
-        let mut revision = Revision::begin(view, writes, self.head);
+        let mut revision = Revision::begin(view, writes, self.head, self.with_previous);
         let done = work(&mut revision);
         let (head, happened) = revision.finish();
         self.head = head;

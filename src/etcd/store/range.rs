@@ -3,7 +3,7 @@
 use crate::keys;
 use crate::record::Head;
 use crate::view::View;
-use crate::walk::{self, NEWEST, Walk};
+use crate::walk::{self, Found, NEWEST, Walk};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proa_etcd_api::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
@@ -60,7 +60,7 @@ pub(crate) fn readable(head: Head, revision: i64) -> Result<i64, EtcdError> {
 fn read_one(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<KeyValue>, i64) {
     match walk::find(view, &request.key, at) {
         Some(_) if request.count_only => (Vec::new(), 1),
-        Some(found) => (vec![found.entry()], 1),
+        Some(found) => (vec![entry(view, request, found)], 1),
         None => (Vec::new(), 0),
     }
 }
@@ -73,7 +73,7 @@ fn read_many(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<KeyValue>
     let mut kvs = Vec::new();
     let mut found = Walk::entries(view, &from, &end, at);
     let Some(most) = most_to_read(request) else {
-        kvs.extend(found.map(walk::Found::entry));
+        kvs.extend(found.map(|found| entry(view, request, found)));
         let count = kvs.len() as i64;
         return (kvs, count);
     };
@@ -82,12 +82,18 @@ fn read_many(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<KeyValue>
         if kvs.len() + 1 == most {
             rest = Some(keys::after_versions(&found.prefix));
         }
-        kvs.push(found.entry());
+        kvs.push(entry(view, request, found));
     }
     drop(found);
     let unread = rest.map_or(0, |from| count(view, &from, &end, at));
     let count = kvs.len() as i64 + unread;
     (kvs, count)
+}
+
+/// The entry with its value, if that matters to the answer.
+fn entry(view: &dyn View, request: &RangeRequest, found: Found) -> KeyValue {
+    let needs_value = !request.keys_only || request.sort_target == SortTarget::Value as i32;
+    if needs_value { found.entry(view) } else { found.unread().kv }
 }
 
 fn count(view: &dyn View, from: &[u8], end: &[u8], at: i64) -> i64 {

@@ -1,7 +1,14 @@
 //! What the stored values look like inside.
 
+use crate::keys::{self, Kind, Place};
+use crate::view::Entry;
 use bytes::Bytes;
 use prost::encoding::{decode_varint, encode_varint};
+
+/// A value of so many bytes lies apart from its version. Who walks over keys then
+/// passes over some tens of bytes for each: a database reads a whole block for what
+/// does not fit in one. It costs a second look-up to read such a value.
+pub(crate) const APART_BYTES: usize = 4 << 10;
 
 /// What a version of a key says, next to the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,11 +19,24 @@ pub(crate) struct Record {
     pub version: i64,
     /// The attached lease, 0 for none.
     pub lease: i64,
-    /// The value.
+    /// The value; empty if it lies apart.
     pub value: Bytes,
 }
 
 impl Record {
+    /// The entries that this is stored as, the one under `R` among them, if it says
+    /// at `place` what `key` is.
+    pub fn entries(mut self, key: &[u8], place: Place) -> impl Iterator<Item = Entry> {
+        let (kind, apart) = if self.value.len() < APART_BYTES {
+            (Kind::Put, None)
+        } else {
+            (Kind::PutApart, Some((keys::apart(place), std::mem::take(&mut self.value).to_vec())))
+        };
+        let version = (keys::version(key, place, kind), self.encode());
+        let change = (keys::change(place), keys::change_value(kind, key));
+        [version, change].into_iter().chain(apart)
+    }
+
     /// The bytes to store.
     pub fn encode(&self) -> Vec<u8> {
         // Three varints of usually 1 to 5 bytes; leases take 9.
@@ -38,6 +58,12 @@ impl Record {
             value: rest,
         })
     }
+}
+
+/// The entries that the deletion of `key` at `place` is stored as.
+pub(crate) fn tombstone(key: &[u8], place: Place) -> [Entry; 2] {
+    let version = (keys::version(key, place, Kind::Tombstone), Vec::new());
+    [version, (keys::change(place), keys::change_value(Kind::Tombstone, key))]
 }
 
 /// What is stored of a lease.

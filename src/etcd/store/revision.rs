@@ -1,10 +1,10 @@
 //! One revision while it is being written.
 
-use crate::keys::{self, Kind, Place};
+use crate::keys::{self, Place};
 use crate::range;
-use crate::record::{Head, Record};
+use crate::record::{Head, Record, tombstone};
 use crate::view::{Overlay, View, Writes};
-use crate::walk::{self, Found, NEWEST, Walk};
+use crate::walk::{self, Found, NEWEST, Unread, Walk};
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::{
@@ -18,14 +18,15 @@ pub(crate) struct Revision<'a> {
     view: &'a dyn View,
     writes: &'a mut Writes,
     begin: Head,
+    with_previous: bool,
     events: Vec<Event>,
 }
 
 impl<'a> Revision<'a> {
     /// Begins the revision after `begin`. Nothing is written until something
-    /// changes.
-    pub fn begin(view: &'a dyn View, writes: &'a mut Writes, begin: Head) -> Self {
-        Self { view, writes, begin, events: Vec::new() }
+    /// changes. Events tell what was there before only `with_previous`.
+    pub fn begin(view: &'a dyn View, writes: &'a mut Writes, begin: Head, with_previous: bool) -> Self {
+        Self { view, writes, begin, with_previous, events: Vec::new() }
     }
 
     /// The head as the next operation sees it.
@@ -54,7 +55,7 @@ impl<'a> Revision<'a> {
     }
 
     /// The entry of `key`, if it exists.
-    pub fn latest(&self, key: &[u8]) -> Option<KeyValue> {
+    pub fn latest(&self, key: &[u8]) -> Option<Unread> {
         let prefix = keys::versions_of(key);
         let end = keys::after_versions(&prefix);
         // What this batch wrote is newer than what the view has.
@@ -62,19 +63,23 @@ impl<'a> Revision<'a> {
             Some((stored_key, stored)) => (stored_key.to_vec(), stored.to_vec()),
             None => self.view.first(&prefix, &end)?,
         };
-        walk::take(prefix, found).map(Found::entry)
+        walk::take(prefix, found).map(Found::unread)
     }
 
     /// Writes one key. The lease exists, and so does the key if something of
     /// it is to be kept: the caller has checked.
     pub fn put(&mut self, request: &PutRequest) -> PutResponse {
-        let before = self.latest(&request.key);
-        let prev_kv = if request.prev_kv { before.clone() } else { None };
-        let value = match &before {
+        let mut before = self.latest(&request.key);
+        if request.prev_kv || request.ignore_value {
+            self.read(&mut before);
+        }
+        let known = before.as_ref().map(|before| &before.kv);
+        let prev_kv = if request.prev_kv { known.cloned() } else { None };
+        let value = match known {
             Some(before) if request.ignore_value => before.value.clone(),
             Some(_) | None => request.value.clone(),
         };
-        let lease = match &before {
+        let lease = match known {
             Some(before) if request.ignore_lease => before.lease,
             Some(_) | None => request.lease,
         };
@@ -82,9 +87,14 @@ impl<'a> Revision<'a> {
         PutResponse { header: range::header(self.head().revision), prev_kv }
     }
 
-    fn write(&mut self, key: Bytes, value: Bytes, lease: i64, before: Option<KeyValue>) {
+    fn read<'b>(&self, entries: impl IntoIterator<Item = &'b mut Unread>) {
+        let overlay = self.overlay();
+        entries.into_iter().for_each(|entry| entry.read(&overlay));
+    }
+
+    fn write(&mut self, key: Bytes, value: Bytes, lease: i64, before: Option<Unread>) {
         let place = self.next_place();
-        let old_lease = before.as_ref().map_or(0, |before| before.lease);
+        let old_lease = before.as_ref().map_or(0, |before| before.kv.lease);
         if old_lease != lease {
             self.detach(old_lease, &key);
             if lease != 0 {
@@ -92,14 +102,12 @@ impl<'a> Revision<'a> {
             }
         }
         let (create_revision, version) = match &before {
-            Some(before) => (before.create_revision, before.version + 1),
+            Some(before) => (before.kv.create_revision, before.kv.version + 1),
             None => (place.main, 1),
         };
-        let record = Record { create_revision, version, lease, value };
-        self.writes.put(keys::version(&key, place, Kind::Put), record.encode());
-        self.writes.put(keys::change(place), keys::change_value(Kind::Put, &key));
-        let mod_revision = place.main;
-        let kv = KeyValue { key, create_revision, mod_revision, version, value: record.value, lease };
+        let record = Record { create_revision, version, lease, value: value.clone() };
+        self.writes.put_all(record.entries(&key, place));
+        let kv = KeyValue { key, create_revision, mod_revision: place.main, version, value, lease };
         let prev_kv = before.and_then(|before| self.before_revision(before));
         self.events.push(Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv });
     }
@@ -109,24 +117,31 @@ impl<'a> Revision<'a> {
     ///
     /// Source: etcd's `sendLoop`, which reads at the revision before, but not
     /// for what is created.
-    fn before_revision(&self, before: KeyValue) -> Option<KeyValue> {
-        if before.mod_revision <= self.begin.revision {
-            return Some(before);
+    fn before_revision(&self, before: Unread) -> Option<KeyValue> {
+        if !self.with_previous {
+            return None;
         }
-        let is_first = |event: &&Event| event.kv.as_ref().is_some_and(|kv| kv.key == before.key);
+        if before.kv.mod_revision <= self.begin.revision {
+            return Some(before.whole(&self.overlay()));
+        }
+        let is_first = |event: &&Event| event.kv.as_ref().is_some_and(|kv| kv.key == before.kv.key);
         self.events.iter().find(is_first).and_then(|event| event.prev_kv.clone())
     }
 
     /// Deletes the keys of a range.
     pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
-        let found: Vec<KeyValue> = if request.range_end.is_empty() {
+        let mut found: Vec<Unread> = if request.range_end.is_empty() {
             self.latest(&request.key).into_iter().collect()
         } else {
             let (from, end) = keys::bounds(&request.key, &request.range_end);
-            Walk::entries(&self.overlay(), &from, &end, NEWEST).map(Found::entry).collect()
+            Walk::entries(&self.overlay(), &from, &end, NEWEST).map(Found::unread).collect()
         };
         let deleted = found.len() as i64;
-        let prev_kvs = if request.prev_kv { found.clone() } else { Vec::new() };
+        let mut prev_kvs = Vec::new();
+        if request.prev_kv {
+            self.read(&mut found);
+            prev_kvs.extend(found.iter().map(|before| before.kv.clone()));
+        }
         for before in found {
             self.delete(before);
         }
@@ -134,12 +149,11 @@ impl<'a> Revision<'a> {
     }
 
     /// Deletes the key of `before`, which is its newest entry.
-    pub fn delete(&mut self, before: KeyValue) {
+    pub fn delete(&mut self, before: Unread) {
         let place = self.next_place();
-        let key = before.key.clone();
-        self.detach(before.lease, &key);
-        self.writes.put(keys::version(&key, place, Kind::Tombstone), Vec::new());
-        self.writes.put(keys::change(place), keys::change_value(Kind::Tombstone, &key));
+        let key = before.kv.key.clone();
+        self.detach(before.kv.lease, &key);
+        self.writes.put_all(tombstone(&key, place));
         let kv = deleted_entry(key, place);
         let prev_kv = self.before_revision(before);
         self.events.push(Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv });

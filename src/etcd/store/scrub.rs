@@ -106,6 +106,9 @@ fn delete_superseded(
             return false;
         } else {
             *left -= 1;
+            if kind == Kind::PutApart {
+                writes.delete(keys::apart(place));
+            }
             writes.delete(stored);
         }
     }

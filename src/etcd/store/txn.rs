@@ -5,7 +5,7 @@ use crate::range::{self, readable};
 use crate::record::Head;
 use crate::revision::Revision;
 use crate::view::View;
-use crate::walk::{self, NEWEST, Walk};
+use crate::walk::{self, Found, NEWEST, Walk};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proa_etcd_api::etcdserverpb::request_op::Request;
@@ -145,20 +145,22 @@ fn perform(op: &RequestOp, revision: &mut Revision<'_>) -> Option<Response> {
 /// differs from a value that is not there.
 fn holds(view: &dyn View, compare: &Compare) -> bool {
     let mut any = false;
-    let mut meets = |kv: KeyValue| {
+    let needs_value = compare.target == CompareTarget::Value as i32;
+    let mut meets = |found: Found| {
         any = true;
+        let kv = if needs_value { found.entry(view) } else { found.unread().kv };
         meets(compare, &kv)
     };
     let all = if compare.range_end.is_empty() {
-        walk::find(view, &compare.key, NEWEST).is_none_or(|found| meets(found.entry()))
+        walk::find(view, &compare.key, NEWEST).is_none_or(&mut meets)
     } else {
         let (from, end) = keys::bounds(&compare.key, &compare.range_end);
-        Walk::entries(view, &from, &end, NEWEST).all(|found| meets(found.entry()))
+        Walk::entries(view, &from, &end, NEWEST).all(&mut meets)
     };
     if any {
         return all;
     }
-    compare.target != CompareTarget::Value as i32 && self::meets(compare, &KeyValue::default())
+    !needs_value && self::meets(compare, &KeyValue::default())
 }
 
 fn meets(compare: &Compare, kv: &KeyValue) -> bool {

@@ -67,6 +67,11 @@ impl Writes {
         self.puts.insert(key, Some(value));
     }
 
+    /// Stores all of `entries`.
+    pub(crate) fn put_all(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        self.puts.extend(entries.into_iter().map(|(key, value)| (key, Some(value))));
+    }
+
     /// Stores `value` under a `key` that the batch has probably written before.
     pub(crate) fn put_again(&mut self, key: &[u8], value: Vec<u8>) {
         match self.puts.get_mut(key) {

@@ -14,7 +14,7 @@ pub(crate) const NEWEST: i64 = i64::MAX;
 /// A step costs about a tenth of a seek, so at most one seek is wasted.
 const STEPS_BEFORE_SEEK: usize = 8;
 
-const READABLE: &str = "every entry under K and R was written by this crate";
+pub(crate) const READABLE: &str = "every entry under K, B and R was written by this crate";
 
 /// A version that was found.
 pub(crate) struct Found {
@@ -22,31 +22,66 @@ pub(crate) struct Found {
     pub prefix: Vec<u8>,
     /// Where it was written.
     pub place: Place,
+    /// A put of one kind or the other.
+    pub kind: Kind,
     /// The stored record; empty if only keys are walked.
     pub stored: Vec<u8>,
 }
 
 impl Found {
-    /// The entry as clients see it.
+    /// The entry as clients see it. `view` is the one that this was found in.
     ///
     /// # Panics
     /// If the stored record was not written by this crate.
-    pub fn entry(self) -> KeyValue {
+    pub fn entry(self, view: &dyn View) -> KeyValue {
+        self.unread().whole(view)
+    }
+
+    /// The entry, before anybody needs its value.
+    ///
+    /// # Panics
+    /// As [`Found::entry`].
+    pub fn unread(self) -> Unread {
         let key = keys::user_key(&self.prefix).expect(READABLE);
-        key_value(key.into(), self.place, self.stored)
+        Unread::new(key.into(), self.place, self.kind, self.stored)
     }
 }
 
-/// The entry as clients see it, of a stored record.
-pub(crate) fn key_value(key: Bytes, place: Place, stored: Vec<u8>) -> KeyValue {
-    let record = Record::decode(stored).expect(READABLE);
-    KeyValue {
-        key,
-        create_revision: record.create_revision,
-        mod_revision: place.main,
-        version: record.version,
-        value: record.value,
-        lease: record.lease,
+/// An entry whose value was not read if it lies apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    /// The entry; its value is empty as long as it was not read.
+    pub kv: KeyValue,
+    /// Where its value lies.
+    apart: Option<Place>,
+}
+
+impl Unread {
+    /// The entry of a stored record, which is that of a put.
+    pub fn new(key: Bytes, place: Place, kind: Kind, stored: Vec<u8>) -> Self {
+        let record = Record::decode(stored).expect(READABLE);
+        let kv = KeyValue {
+            key,
+            create_revision: record.create_revision,
+            mod_revision: place.main,
+            version: record.version,
+            value: record.value,
+            lease: record.lease,
+        };
+        Self { kv, apart: (kind == Kind::PutApart).then_some(place) }
+    }
+
+    /// Reads the value from the view that this was found in, unless that was done.
+    pub fn read(&mut self, view: &dyn View) {
+        if let Some(place) = self.apart.take() {
+            self.kv.value = view.get(&keys::apart(place)).expect(READABLE).into();
+        }
+    }
+
+    /// The entry with its value.
+    pub fn whole(mut self, view: &dyn View) -> KeyValue {
+        self.read(view);
+        self.kv
     }
 }
 
@@ -122,10 +157,10 @@ impl Iterator for Walk<'_> {
             self.passed = 0;
             self.settled.clear();
             self.settled.extend_from_slice(prefix);
-            if kind == Kind::Put {
+            if kind != Kind::Tombstone {
                 let length = prefix.len();
                 key.truncate(length);
-                return Some(Found { prefix: key, place, stored });
+                return Some(Found { prefix: key, place, kind, stored });
             }
         }
     }
@@ -145,5 +180,5 @@ pub(crate) fn find(view: &dyn View, key: &[u8], at: i64) -> Option<Found> {
 /// What was found as the version of one key, unless it is a deletion.
 pub(crate) fn take(prefix: Vec<u8>, (stored_key, stored): Entry) -> Option<Found> {
     let (_, place, kind) = split_version(&stored_key);
-    (kind == Kind::Put).then_some(Found { prefix, place, stored })
+    (kind != Kind::Tombstone).then_some(Found { prefix, place, kind, stored })
 }

@@ -14,10 +14,11 @@ use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_replica::eraftpb::{ConfState, Entry, EntryType};
 use proa_etcd_replica::{Position, SnapshotWanted};
-use proa_etcd_store::{Machine, Overlay, Reply, Writes, record_member, scrub};
+use proa_etcd_store::{Machine, Overlay, Reply, Writes, record_member};
 use prost::Message as _;
 
 use super::changes::ChangeDone;
+use super::housekeeping::{SCRUB_BUDGET, SCRUB_WITH_BATCH};
 use super::meta;
 use super::outbox::Outbox;
 use super::shared::{Installed, Shared, ToCore, Waiter, lock};
@@ -26,18 +27,8 @@ use super::writer::ToWriter;
 use crate::database::{DatabaseError, Staged, Storage};
 use crate::metrics::{METRICS, SLOW_APPLY, add};
 
-/// Entries of a scrub step while nobody waits: about a millisecond even where each
-/// of them lies in a block of its own, for whoever comes meanwhile.
-pub(super) const SCRUB_BUDGET: usize = 32;
-/// Entries of a scrub step after a batch, beside twice those of the batch: under
-/// load there is no idle moment, and what is given up must not grow faster than
-/// it is cleared away.
-const SCRUB_WITH_BATCH: usize = 32;
-/// Entries cleared away that are worth a flush of their own; in an idle moment of
-/// [`IDLE_LOOK`] any number is.
-const FLUSH_CLEARED: usize = 512;
 /// How long nothing may come before the applier tidies up.
-const IDLE_LOOK: Duration = Duration::from_secs(1);
+pub(super) const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Longest wait for readers of the old state when a snapshot replaces it.
 const READERS_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -76,12 +67,6 @@ pub(super) struct Accepted {
     /// All removed members when this removed one.
     pub(super) removed: Option<Vec<u64>>,
 }
-
-/// Bytes of applied entries after which the log is compacted however few they
-/// are: a member reads its whole log when it starts, on machines of 256 MB.
-const MAX_UNCOMPACTED_BYTES: u64 = 32 << 20;
-/// Bytes of entries that stay for followers a little behind.
-const KEPT_BYTES: u64 = 8 << 20;
 
 /// The applier's possessions.
 pub(super) struct Applier<S> {
@@ -156,7 +141,7 @@ impl<S: Storage> Applier<S> {
         true
     }
 
-    fn database(&self) -> &S {
+    pub(super) fn database(&self) -> &S {
         self.database.as_ref().expect("only a replacement takes it away, and puts one back")
     }
 
@@ -167,6 +152,8 @@ impl<S: Storage> Applier<S> {
             let view = self.database().snapshot();
             let shared = self.shared.clone();
             let mut machine = lock(&shared.machine);
+            work.with_previous = shared.sink.get().is_some_and(|sink| sink.wants_previous());
+            machine.tell_previous(work.with_previous);
             for decided in entries {
                 self.applied = Position::of(&decided.entry);
                 let size_bytes = decided.entry.data.len() as u64;
@@ -259,7 +246,7 @@ impl<S: Storage> Applier<S> {
     fn answer(&mut self, work: Work) {
         if let Some(sink) = self.shared.sink.get() {
             for (revision, events) in work.events {
-                sink(revision, Arc::new(events));
+                sink.take(revision, Arc::new(events), work.with_previous);
             }
         }
         if let Some(sink) = self.shared.tokens.get() {
@@ -298,81 +285,6 @@ impl<S: Storage> Applier<S> {
                 let _ = waiter.send(Ok(()));
             }
         }
-    }
-
-    /// Flushes the database on another thread and lets the log be cut behind
-    /// what was flushed.
-    fn flush_when_due(&mut self) {
-        let entries = self.applied.index.saturating_sub(self.compacted);
-        if entries < self.snapshot_count && self.uncompacted_bytes < MAX_UNCOMPACTED_BYTES {
-            return;
-        }
-        self.flush();
-    }
-
-    /// Begins a flush on another thread, unless one is on its way.
-    fn flush(&mut self) -> bool {
-        // To wait for the one before would hold up everything that is applied.
-        if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
-            return false;
-        }
-        let entries = self.applied.index.saturating_sub(self.compacted);
-        // Of large entries fewer are kept: by their mean size since the last time.
-        let kept_by_size = entries.saturating_mul(KEPT_BYTES) / self.uncompacted_bytes.max(1);
-        self.compacted = self.applied.index;
-        self.uncompacted_bytes = 0;
-        self.end_flush();
-        let writer = self.writer.clone();
-        // Followers a little behind catch up from the log. Source: etcd keeps
-        // 5000 entries (DefaultSnapshotCatchUpEntries).
-        let keep = 5_000.min(self.snapshot_count).min(kept_by_size);
-        let then = move |stored: Option<Vec<u8>>| {
-            let flushed = stored.and_then(|stored| meta::decode_position(stored).ok());
-            if let Some((position, _)) = flushed {
-                let _ = writer.send(ToWriter::Compact { index: position.index.saturating_sub(keep) });
-            }
-        };
-        match self.database().flush_apart(meta::POSITION, Box::new(then)) {
-            Ok(thread) => self.flushing = thread,
-            Err(error) => tracing::warn!("cannot start a thread to flush the database: {error}"),
-        }
-        true
-    }
-
-    fn end_flush(&mut self) {
-        if let Some(thread) = self.flushing.take() {
-            // A panic there was printed already.
-            let _ = thread.join();
-        }
-    }
-
-    /// What was cleared away gives space back once its deletions are in a file
-    /// that can be merged; without new writes none would be made.
-    fn flush_cleared(&mut self, least: usize) {
-        if self.cleared >= least && self.flush() {
-            self.cleared = 0;
-            // The view that is out shows what is cleared away: as long as it is
-            // held, merging has to keep that.
-            self.publish();
-        }
-    }
-
-    /// One step of removing what compactions gave up; `false` when all is done.
-    pub(super) fn scrub_step(&mut self, budget: usize) -> bool {
-        let head = lock(&self.shared.machine).head();
-        if head.compact_revision <= self.scrubbed {
-            self.flush_cleared(FLUSH_CLEARED);
-            return false;
-        }
-        let step = scrub(&self.database().snapshot(), head, budget);
-        if !step.writes.is_empty() {
-            self.database().write(&step.writes);
-        }
-        self.cleared += step.writes.len();
-        if step.done {
-            self.scrubbed = head.compact_revision;
-        }
-        true
     }
 
     /// Copies the state for a follower and starts sending it.
@@ -415,7 +327,7 @@ impl<S: Storage> Applier<S> {
                 self.publish();
                 self.publish_members();
                 if let Some(sink) = self.shared.sink.get() {
-                    sink(lock(&self.shared.machine).head().revision, Arc::default());
+                    sink.take(lock(&self.shared.machine).head().revision, Arc::default(), false);
                 }
                 if let Some(sink) = self.shared.v2_sink.get() {
                     sink(V2Applied::Replaced);
@@ -454,6 +366,8 @@ struct Work {
     writes: Writes,
     replies: Vec<(u64, Result<Reply, EtcdError>)>,
     events: Vec<(i64, Vec<Event>)>,
+    /// Whether events tell what was there before.
+    with_previous: bool,
     v2: Vec<V2Applied>,
     changes: Vec<(ChangeDone, Result<Member, EtcdError>)>,
     tokens: Vec<TokenGranted>,

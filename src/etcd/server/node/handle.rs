@@ -200,7 +200,7 @@ impl Node {
 
     /// Takes the events of every revision, on the applying thread and in
     /// order; must be quick. Can be set once; call it before serving clients.
-    pub fn set_event_sink(&self, sink: EventSink) {
+    pub fn set_event_sink(&self, sink: Box<dyn EventSink>) {
         let _ = self.shared.sink.set(sink);
     }
 

@@ -13,7 +13,7 @@
 //! view(&self) -> Arc<ReadView>                       // ReadView { view, head, auth, applied }
 //! status(&self) -> tokio::sync::watch::Receiver<Status>
 //! members(&self) -> Vec<etcdserverpb::Member>         // by id
-//! set_event_sink(&self, EventSink)                    // Box<dyn Fn(i64 /* revision */, Arc<Vec<Event>>) + Send + Sync>
+//! set_event_sink(&self, Box<dyn EventSink>)           // Fn(i64 /* revision */, Arc<Vec<Event>>) + Send + Sync is one
 //! set_v2_sink(&self, V2Sink)                           // Box<dyn Fn(V2Applied) + Send + Sync>
 //! leases(&self) -> Vec<(i64 /* id */, i64 /* ttl s */)> // of the applied state
 //! async ask_leader(&self, Bytes) -> Result<Bytes, EtcdError>
@@ -35,6 +35,7 @@ mod entry;
 mod error;
 mod handle;
 mod here;
+mod housekeeping;
 mod membership;
 mod meta;
 mod outbox;

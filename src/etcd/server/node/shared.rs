@@ -65,7 +65,7 @@ pub(super) struct Shared {
     pub(super) members: Mutex<Vec<Member>>,
     pub(super) status: watch::Sender<Status>,
     pub(super) auth: watch::Sender<AuthStamp>,
-    pub(super) sink: OnceLock<EventSink>,
+    pub(super) sink: OnceLock<Box<dyn EventSink>>,
     pub(super) tokens: OnceLock<TokenSink>,
     pub(super) v2_sink: OnceLock<V2Sink>,
     pub(super) answerer: OnceLock<Answerer>,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, command::Op};
 use proa_etcd_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
+use proa_etcd_api::mvccpb::Event;
 use proa_etcd_store::{Reply, range};
 use proa_test_ports::free_port;
 use tempfile::TempDir;
@@ -247,7 +248,7 @@ async fn many_writers_share_entries_and_watchers_see_all_in_order() {
     let cluster = Cluster::start(3, 10_000);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
-    cluster.node(0).set_event_sink(Box::new(move |revision, events| {
+    cluster.node(0).set_event_sink(Box::new(move |revision, events: Arc<Vec<Event>>| {
         sink.lock().unwrap().push((revision, events.len()));
     }));
     cluster.leader().await;

@@ -147,10 +147,28 @@ pub struct MembersChanged {
 }
 
 /// Gets every revision's events, on the applying thread, in revision order.
-///
-/// No events with a revision: a snapshot has replaced the state, and what
-/// happened up to that revision can be read from its history alone.
-pub type EventSink = Box<dyn Fn(i64, Arc<Vec<Event>>) + Send + Sync>;
+pub trait EventSink: Send + Sync {
+    /// Whether somebody wants to know what was there before each event. Asked
+    /// before a run of entries is applied.
+    fn wants_previous(&self) -> bool;
+
+    /// Takes the events of a revision, and whether they tell what was there before.
+    ///
+    /// No events with a revision: a snapshot has replaced the state, and what
+    /// happened up to that revision can be read from its history alone.
+    fn take(&self, revision: i64, events: Arc<Vec<Event>>, with_previous: bool);
+}
+
+/// One that is no more than a function, and is told everything.
+impl<F: Fn(i64, Arc<Vec<Event>>) + Send + Sync> EventSink for F {
+    fn wants_previous(&self) -> bool {
+        true
+    }
+
+    fn take(&self, revision: i64, events: Arc<Vec<Event>>, _: bool) {
+        self(revision, events);
+    }
+}
 
 /// A user who was given a token; every member is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //! watchers, and a watcher joins them only when it needs nothing older.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,21 +94,33 @@ struct State {
 pub struct Hub {
     past: Arc<dyn Past>,
     state: Mutex<State>,
+    wanting_previous: Arc<AtomicUsize>,
 }
+
+/// The events of one or more revisions, and whether they tell what was there before.
+type Announced = (Arc<Vec<Event>>, bool);
 
 /// The end of the hub that the applying thread holds: never blocks.
 pub struct Sink {
-    revisions: mpsc::Sender<Arc<Vec<Event>>>,
+    revisions: mpsc::Sender<Announced>,
     latest: Arc<AtomicI64>,
     overflow: Arc<Notify>,
+    wanting_previous: Arc<AtomicUsize>,
 }
 
 impl Sink {
-    /// Announces applied events, in order of revision.
-    pub fn announce(&self, events: Arc<Vec<Event>>) {
+    /// Whether there are watchers of what was there before. One that comes after this
+    /// was asked reads from the disk what the events do not tell.
+    pub fn wants_previous(&self) -> bool {
+        self.wanting_previous.load(Ordering::Relaxed) > 0
+    }
+
+    /// Announces applied events, in order of revision, and whether they tell what was
+    /// there before.
+    pub fn announce(&self, events: Arc<Vec<Event>>, with_previous: bool) {
         let Some(last) = events.last() else { return };
         self.latest.store(revision_of(last), Ordering::Release);
-        if self.revisions.try_send(events).is_err() {
+        if self.revisions.try_send((events, with_previous)).is_err() {
             self.overflow.notify_one();
         }
     }
@@ -123,17 +135,28 @@ impl Sink {
 
 /// The distributor's end of a [`Sink`].
 pub struct Source {
-    revisions: mpsc::Receiver<Arc<Vec<Event>>>,
+    revisions: mpsc::Receiver<Announced>,
     latest: Arc<AtomicI64>,
     overflow: Arc<Notify>,
+    wanting_previous: Arc<AtomicUsize>,
 }
 
 /// Both ends of the way from the applying thread to the hub.
 pub fn channel() -> (Sink, Source) {
     let (sender, receiver) = mpsc::channel(SINK_REVISIONS);
-    let (latest, overflow) = (Arc::new(AtomicI64::new(0)), Arc::new(Notify::new()));
-    let sink = Sink { revisions: sender, latest: Arc::clone(&latest), overflow: Arc::clone(&overflow) };
-    (sink, Source { revisions: receiver, latest, overflow })
+    let source = Source {
+        revisions: receiver,
+        latest: Arc::default(),
+        overflow: Arc::default(),
+        wanting_previous: Arc::default(),
+    };
+    let sink = Sink {
+        revisions: sender,
+        latest: Arc::clone(&source.latest),
+        overflow: Arc::clone(&source.overflow),
+        wanting_previous: Arc::clone(&source.wanting_previous),
+    };
+    (sink, source)
 }
 
 impl Hub {
@@ -144,7 +167,8 @@ impl Hub {
     pub fn start(past: Arc<dyn Past>, source: Source) -> Arc<Self> {
         let distributed = past.head().revision;
         let state = State { distributed, last_id: 0, watchers: BTreeMap::new(), groups: Groups::default() };
-        let hub = Arc::new(Self { past, state: Mutex::new(state) });
+        let wanting_previous = Arc::clone(&source.wanting_previous);
+        let hub = Arc::new(Self { past, state: Mutex::new(state), wanting_previous });
         tokio::spawn(distribute(Arc::clone(&hub), source));
         hub
     }
@@ -163,6 +187,7 @@ impl Hub {
     /// one is compacted, or the beginning, as in etcd.
     /// It gets nothing before [`Hub::release`].
     pub fn add(&self, interest: Interest, from: i64, outlet: Outlet) -> WatcherId {
+        self.wanting_previous.fetch_add(usize::from(interest.prev_kv), Ordering::Relaxed);
         let readable = self.past.head().revision;
         let mut state = self.state();
         state.last_id += 1;
@@ -181,7 +206,13 @@ impl Hub {
 
     /// Ends a watcher; one that has ended is no mistake.
     pub fn remove(&self, id: WatcherId) {
-        self.state().remove(id);
+        let removed = self.state().remove(id);
+        self.forget(removed);
+    }
+
+    fn forget(&self, removed: impl IntoIterator<Item = Watcher>) {
+        let wanting = removed.into_iter().filter(|watcher| watcher.interest.prev_kv).count();
+        self.wanting_previous.fetch_sub(wanting, Ordering::Relaxed);
     }
 
     /// How many watchers there are, and how many of them are behind.
@@ -225,20 +256,22 @@ impl Hub {
         watcher.synced
     }
 
-    /// Hands the events of one revision to the synced watchers.
-    fn deliver(self: &Arc<Self>, revision: i64, events: &[Event]) {
-        let behind = {
+    /// Hands the events of one revision to the synced watchers; who wants to know
+    /// what was there before is behind if the events do not tell.
+    fn deliver(self: &Arc<Self>, revision: i64, events: &[Event], with_previous: bool) {
+        let (behind, removed) = {
             let mut state = self.state();
             if revision <= state.distributed {
                 return;
             }
             if revision > state.distributed + 1 {
-                state.unsync_all(revision)
+                (state.unsync_all(revision), Vec::new())
             } else {
                 let header = self.past.header(revision);
-                state.deliver(header, revision, events)
+                state.deliver(header, revision, events, with_previous)
             }
         };
+        self.forget(removed);
         self.send_catching_up(behind);
     }
 
@@ -259,10 +292,10 @@ impl Hub {
 }
 
 impl State {
-    fn remove(&mut self, id: WatcherId) {
-        if let Some(watcher) = self.watchers.remove(&id) {
-            self.groups.remove(&watcher.interest, id);
-        }
+    fn remove(&mut self, id: WatcherId) -> Option<Watcher> {
+        let watcher = self.watchers.remove(&id)?;
+        self.groups.remove(&watcher.interest, id);
+        Some(watcher)
     }
 
     /// Takes a watcher out of the synced ones; it needs `next` from the disk.
@@ -286,9 +319,20 @@ impl State {
         ids
     }
 
-    fn deliver(&mut self, header: ResponseHeader, revision: i64, events: &[Event]) -> Vec<WatcherId> {
-        let (mut full, mut closed) = (Vec::new(), Vec::new());
+    /// Returns who is behind now, and who was removed.
+    fn deliver(
+        &mut self,
+        header: ResponseHeader,
+        revision: i64,
+        events: &[Event],
+        with_previous: bool,
+    ) -> (Vec<WatcherId>, Vec<Watcher>) {
+        let (mut behind, mut closed) = (Vec::new(), Vec::new());
         for (interest, (ids, places)) in self.groups.wanting(events) {
+            if interest.prev_kv && !with_previous {
+                behind.extend(ids.iter().filter(|id| self.watchers[id].next <= revision));
+                continue;
+            }
             let encoded: Vec<Bytes> =
                 places.iter().map(|place| encode_event(&interest.cut(&events[*place]))).collect();
             for id in ids {
@@ -298,15 +342,15 @@ impl State {
                 }
                 match watcher.outlet.queue.try_send(watcher.outlet.events(*id, header, &encoded)) {
                     Ok(()) => {}
-                    Err(mpsc::error::TrySendError::Full(_)) => full.push(*id),
+                    Err(mpsc::error::TrySendError::Full(_)) => behind.push(*id),
                     Err(mpsc::error::TrySendError::Closed(_)) => closed.push(*id),
                 }
             }
         }
-        closed.into_iter().for_each(|id| self.remove(id));
-        full.iter().for_each(|id| self.unsync(*id, revision));
+        let removed = closed.into_iter().filter_map(|id| self.remove(id)).collect();
+        behind.iter().for_each(|id| self.unsync(*id, revision));
         self.distributed = revision;
-        full
+        (behind, removed)
     }
 }
 
@@ -338,9 +382,9 @@ async fn distribute(hub: Arc<Hub>, mut source: Source) {
     loop {
         tokio::select! {
             events = source.revisions.recv() => {
-                let Some(events) = events else { return };
+                let Some((events, with_previous)) = events else { return };
                 for same in events.chunk_by(|a, b| revision_of(a) == revision_of(b)) {
-                    hub.deliver(revision_of(&same[0]), same);
+                    hub.deliver(revision_of(&same[0]), same, with_previous);
                 }
             }
             () = source.overflow.notified() => hub.recover(source.latest.load(Ordering::Acquire)),

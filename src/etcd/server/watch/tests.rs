@@ -72,7 +72,11 @@ fn start() -> (Arc<Store>, Sink, Arc<Hub>) {
 
 /// A watcher of every key with a queue of `places`.
 fn watch(hub: &Arc<Hub>, from: i64, places: usize) -> mpsc::Receiver<Delivery> {
-    let request = WatchCreateRequest { range_end: vec![0].into(), ..WatchCreateRequest::default() };
+    watch_with(hub, from, places, false)
+}
+
+fn watch_with(hub: &Arc<Hub>, from: i64, places: usize, prev_kv: bool) -> mpsc::Receiver<Delivery> {
+    let request = WatchCreateRequest { range_end: vec![0].into(), prev_kv, ..WatchCreateRequest::default() };
     let interest = Interest::new(&request).unwrap();
     let (queue, deliveries) = mpsc::channel(places);
     let id = hub.add(interest, from, Outlet { queue, watch_id: 1, fragment_bytes: None });
@@ -99,11 +103,11 @@ async fn revisions(deliveries: &mut mpsc::Receiver<Delivery>, up_to: i64) -> Vec
 async fn the_past_the_present_and_the_future_are_one_stream() {
     let (store, sink, hub) = start();
     for _ in 0..3 {
-        sink.announce(store.put("a"));
+        sink.announce(store.put("a"), true);
     }
     let (mut past, mut present, mut future) = (watch(&hub, 2, 64), watch(&hub, 0, 64), watch(&hub, 6, 64));
     for _ in 0..3 {
-        sink.announce(store.put("a"));
+        sink.announce(store.put("a"), true);
     }
     assert_eq!(revisions(&mut past, 7).await, [2, 3, 4, 5, 6, 7]);
     assert_eq!(revisions(&mut present, 7).await, [5, 6, 7]);
@@ -117,19 +121,19 @@ async fn a_slow_reader_and_a_full_sink_miss_nothing() {
     let (mut slow, mut other) = (watch(&hub, 2, 1), watch(&hub, 0, 16));
     // More than the sink holds: the distributor does not run meanwhile.
     for _ in 0..PUTS {
-        sink.announce(store.put("a"));
+        sink.announce(store.put("a"), true);
     }
     let want: Vec<i64> = (2..PUTS + 2).collect();
     assert_eq!(revisions(&mut slow, PUTS + 1).await, want);
     assert_eq!(revisions(&mut other, PUTS + 1).await, want);
-    sink.announce(store.put("a"));
+    sink.announce(store.put("a"), true);
     assert_eq!(revisions(&mut slow, PUTS + 2).await, [PUTS + 2]);
 }
 
 #[tokio::test]
 async fn a_snapshot_is_heard_of_without_another_write() {
     let (store, sink, hub) = start();
-    sink.announce(store.put("a"));
+    sink.announce(store.put("a"), true);
     let mut watcher = watch(&hub, 0, 64);
     // What a snapshot brings is in the state and was never announced.
     store.put("a");
@@ -142,7 +146,7 @@ async fn a_snapshot_is_heard_of_without_another_write() {
 async fn lost_history_cancels_with_the_revision_that_is_left() {
     let (store, sink, hub) = start();
     for _ in 0..5 {
-        sink.announce(store.put("a"));
+        sink.announce(store.put("a"), true);
     }
     // Once this one has seen them, later watchers find them only on the disk.
     revisions(&mut watch(&hub, 2, 64), 6).await;
@@ -150,4 +154,37 @@ async fn lost_history_cancels_with_the_revision_that_is_left() {
     let answer = next(&mut watch(&hub, 2, 4)).await;
     assert!(answer.canceled);
     assert_eq!((answer.compact_revision, answer.events.len()), (5, 0));
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_told_also_to_who_came_after_it_was_asked_for() {
+    let (store, sink, hub) = start();
+    assert!(!sink.wants_previous());
+    // Nobody wanted it when these were applied.
+    store.inner.lock().unwrap().0.tell_previous(false);
+    let without = [store.put("a"), store.put("a")];
+    let (mut plain, mut curious) = (watch(&hub, 2, 64), watch_with(&hub, 2, 64, true));
+    without.into_iter().for_each(|events| sink.announce(events, false));
+    assert!(sink.wants_previous());
+    store.inner.lock().unwrap().0.tell_previous(true);
+    sink.announce(store.put("a"), true);
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        seen.extend(next(&mut curious).await.events);
+    }
+    let before: Vec<i64> =
+        seen.iter().map(|event| event.prev_kv.as_ref().map_or(0, |kv| kv.mod_revision)).collect();
+    assert_eq!(before, [0, 2, 3]);
+    assert_eq!(revisions(&mut plain, 4).await, [2, 3, 4]);
+    drop(curious);
+    // Who is gone is found out with the next event.
+    sink.announce(store.put("a"), true);
+    revisions(&mut plain, 5).await;
+    tokio::time::timeout(PATIENCE, async {
+        while sink.wants_previous() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
 }

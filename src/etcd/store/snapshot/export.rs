@@ -13,10 +13,10 @@ use super::messages::{Lease, User};
 use super::{V2_BUCKET, revision_key};
 use crate::keys::{self, Kind, Place};
 use crate::machine::{Corrupt, Machine};
-use crate::record::{Head, Record};
+use crate::record::Head;
 use crate::v2;
 use crate::view::View;
-use crate::walk;
+use crate::walk::{self, Unread};
 
 /// What a snapshot says beside the store's own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,17 +240,9 @@ fn put_versions(
             let key = keys::user_key(prefix).ok_or_else(corrupt)?;
             let kv = match kind {
                 Kind::Tombstone => KeyValue { key: key.into(), ..KeyValue::default() },
-                Kind::Put => {
+                Kind::Put | Kind::PutApart => {
                     let stored = view.get(&stored_key).ok_or_else(corrupt)?;
-                    let record = Record::decode(stored).ok_or_else(corrupt)?;
-                    KeyValue {
-                        key: key.into(),
-                        create_revision: record.create_revision,
-                        mod_revision: place.main,
-                        version: record.version,
-                        value: record.value,
-                        lease: record.lease,
-                    }
+                    Unread::new(key.into(), place, kind, stored).whole(view)
                 }
             };
             bucket.put(out, &revision_key(place, kind), &kv.encode_to_vec())?;

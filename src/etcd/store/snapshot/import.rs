@@ -10,10 +10,10 @@ use super::messages::{Lease, User};
 use super::{V2_BUCKET, split_revision_key};
 use crate::keys::{self, Kind, Place};
 use crate::machine::{Corrupt, Machine};
-use crate::record::{Head, LeaseRecord, Record};
+use crate::record::{Head, LeaseRecord, Record, tombstone};
 use crate::v2;
-use crate::view::{View, Writes};
-use crate::walk::{Found, NEWEST, Walk};
+use crate::view::{Entry, View, Writes};
+use crate::walk::{Found, NEWEST, Unread, Walk};
 
 /// What becomes of the revisions that clients may remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,10 @@ impl Batches<'_, '_> {
         self.bytes += key.len() + value.len();
         self.writes.put(key, value);
         if self.bytes < BATCH_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    fn put_all(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), BadFile> {
+        entries.into_iter().try_for_each(|(key, value)| self.put(key, value))
     }
 
     fn flush(&mut self) -> Result<(), BadFile> {
@@ -110,18 +114,19 @@ fn bump(found: Head, past: Past) -> Option<Head> {
 fn put_version(batches: &mut Batches<'_, '_>, key: &[u8], value: &[u8]) -> Result<Place, BadFile> {
     let (place, kind) = split_revision_key(key).ok_or_else(|| bad("key", key, "it is no revision"))?;
     let kv = KeyValue::decode(value).map_err(|_| bad("key", key, "its value is no entry"))?;
-    let record = match kind {
-        Kind::Tombstone => Vec::new(),
-        Kind::Put if kv.mod_revision != place.main || kv.create_revision > place.main || kv.version < 1 => {
+    match kind {
+        Kind::Tombstone => batches.put_all(tombstone(&kv.key, place))?,
+        Kind::Put | Kind::PutApart
+            if kv.mod_revision != place.main || kv.create_revision > place.main || kv.version < 1 =>
+        {
             return Err(bad("key", key, "the entry is of another revision"));
         }
-        Kind::Put => {
-            let KeyValue { create_revision, version, lease, .. } = kv;
-            Record { create_revision, version, lease, value: kv.value.clone() }.encode()
+        Kind::Put | Kind::PutApart => {
+            let KeyValue { key, create_revision, version, lease, value, .. } = kv;
+            let record = Record { create_revision, version, lease, value };
+            batches.put_all(record.entries(&key, place))?;
         }
-    };
-    batches.put(keys::version(&kv.key, place, kind), record)?;
-    batches.put(keys::change(place), keys::change_value(kind, &kv.key))?;
+    }
     Ok(place)
 }
 
@@ -192,9 +197,9 @@ pub fn attach_leases(view: &dyn View, store: &mut Store<'_>) -> Result<(), BadFi
     let as_text = |error: Corrupt| BadFile::Io(error.to_string());
     let machine = Machine::load(view).map_err(as_text)?;
     let mut batches = Batches { store, writes: Writes::default(), bytes: 0 };
-    for entry in Walk::entries(view, b"K", keys::VERSIONS_END, NEWEST).map(Found::entry) {
-        if machine.lease(entry.lease).is_some() {
-            batches.put(keys::attachment(entry.lease, &entry.key), Vec::new())?;
+    for Unread { kv, .. } in Walk::entries(view, b"K", keys::VERSIONS_END, NEWEST).map(Found::unread) {
+        if machine.lease(kv.lease).is_some() {
+            batches.put(keys::attachment(kv.lease, &kv.key), Vec::new())?;
         }
     }
     batches.flush()

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 /// Keys that begin one another, hold byte 0 and the highest byte.
 const KEYS: [&[u8]; 7] = [b"a", b"a\x00", b"a\x00\x01", b"ab", b"b", b"\xFF", b"\x00"];
 
-const VALUES: [&[u8]; 4] = [b"", b"x", b"y", b"zz"];
+/// The long ones lie apart from their versions.
+const VALUES: [&[u8]; 6] = [b"", b"x", b"y", b"zz", &[b'l'; 4096], &[b'm'; 5000]];
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
     proptest::sample::select(&KEYS[..]).prop_map(<[u8]>::to_vec)

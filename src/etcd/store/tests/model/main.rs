@@ -190,8 +190,12 @@ proptest! {
             .filter(|event| event.r#type == 0 && revision_of(event) >= head.compact_revision)
             .map(|event| (event.kv.as_ref().unwrap().key.clone(), revision_of(event)));
         let want: BTreeSet<_> = readable.chain(watchable).collect();
-        let is_put = |key: &[u8]| key.starts_with(b"K") && key.ends_with(&[0]);
-        let stored = member.view.entries().filter(|(key, _)| is_put(key)).count();
-        prop_assert_eq!(stored, want.len());
+        let puts = |kinds: &[u8]| {
+            let is_put = |key: &[u8]| key.starts_with(b"K") && key.last().is_some_and(|kind| kinds.contains(kind));
+            member.view.entries().filter(|(key, _)| is_put(key)).count()
+        };
+        prop_assert_eq!(puts(&[0, 2]), want.len());
+        let apart = member.view.entries().filter(|(key, _)| key.starts_with(b"B"));
+        prop_assert_eq!(apart.count(), puts(&[2]));
     }
 }

@@ -10,6 +10,7 @@ mod kv;
 mod leases;
 mod refusals;
 mod txn;
+mod values;
 
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, LeaseRevoke, command::Op};
