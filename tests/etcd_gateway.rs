@@ -115,6 +115,23 @@ fn a_quiet_watcher_is_told_how_far_it_is_as_often_as_is_set() {
 }
 
 #[test]
+fn a_call_beyond_the_limit_waits_until_another_has_ended() {
+    let cluster = Cluster::start(1, &["--max-concurrent-streams=2"]);
+    let url = cluster.members[0].client_url.clone();
+    let open = || Stream::open(&url, "/v3/watch", r#"{"create_request":{"key":"aw=="}}"#);
+    let mut watches = [open(), open()];
+    for watch in &mut watches {
+        assert_eq!(watch.next_line()["result"]["created"], true);
+    }
+    let (answered, answer) = std::sync::mpsc::channel();
+    let asking = url.clone();
+    std::thread::spawn(move || answered.send(post(&asking, "/v3/kv/range", r#"{"key":"aw=="}"#).status));
+    assert!(answer.recv_timeout(std::time::Duration::from_millis(300)).is_err(), "there is no place for it");
+    drop(watches);
+    assert_eq!(answer.recv_timeout(etcd::PATIENCE).unwrap(), 200);
+}
+
+#[test]
 fn what_a_stream_cannot_read_is_said_on_it() {
     let cluster = Cluster::start(1, &[]);
     let url = &cluster.members[0].client_url;

@@ -12,6 +12,7 @@ use proa_etcd_client::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::auth::{Auth, BadTokenKey, Jwt};
@@ -303,7 +304,11 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<
     let space = Arc::new(Space::default());
     let (serves_json, metrics) = (config.serves_json, config.metrics);
     let node = node.clone();
-    Arc::new(Front { node, hub, auth, lessor, space, v2, serves_json, limits, metrics, keys, ending })
+    let json_calls = Arc::new(Semaphore::new(config.max_streams as usize));
+    #[rustfmt::skip]
+    let front =
+        Front { node, hub, auth, lessor, space, v2, serves_json, limits, json_calls, metrics, keys, ending };
+    Arc::new(front)
 }
 
 /// Tells watchers, and counts.

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use proa_etcd_api::descriptor::Message;
 use proa_etcd_api::json::{self, BadJson, Objects};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -104,6 +105,8 @@ pub(super) struct Messages {
     headers: HeaderMap,
     body: Body,
     held: BytesMut,
+    /// Counts as a call under way until all of it was read.
+    _place: OwnedSemaphorePermit,
 }
 
 /// What comes next in an answer.
@@ -115,9 +118,9 @@ pub(super) enum Step {
 }
 
 impl Messages {
-    pub(super) fn new(response: Response<Body>) -> Self {
+    pub(super) fn new(response: Response<Body>, place: OwnedSemaphorePermit) -> Self {
         let (parts, body) = response.into_parts();
-        Self { headers: parts.headers, body, held: BytesMut::new() }
+        Self { headers: parts.headers, body, held: BytesMut::new(), _place: place }
     }
 
     /// The next message, or the status that the answer ends with.

@@ -43,12 +43,11 @@ pub async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> Response<
     if request.method() != Method::POST {
         return error::respond(&Status::unimplemented("Method Not Allowed"));
     }
-    let services = Services::new(front);
     let limit = JSON_FACTOR * (front.limits.request_bytes + OVERHEAD_BYTES);
     if rpc.client_streams || rpc.server_streams {
-        return stream(services, rpc, request, limit).await;
+        return stream(front, rpc, request, limit).await;
     }
-    match ask_once(services, rpc, request, limit).await {
+    match ask_once(front, rpc, request, limit).await {
         Ok(text) => respond(Full::from(text)),
         Err(status) => error::respond(&status),
     }
@@ -56,7 +55,7 @@ pub async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> Response<
 
 /// One message, one answer.
 async fn ask_once(
-    mut services: Services,
+    front: &Arc<Front>,
     rpc: &'static Rpc,
     request: Request<Incoming>,
     limit: usize,
@@ -64,7 +63,7 @@ async fn ask_once(
     let (parts, incoming) = request.into_parts();
     let message = body::frame(&read_whole(rpc, incoming, limit).await?);
     let asked = to_grpc(rpc, &parts.headers, Body::new(Full::from(message)));
-    let mut messages = Messages::new(services.call(asked).await);
+    let mut messages = call(front, asked).await;
     let Step::Message(message) = messages.next().await? else {
         return Err(Status::internal("no answer"));
     };
@@ -85,7 +84,7 @@ async fn read_whole(rpc: &'static Rpc, incoming: Incoming, limit: usize) -> Resu
 /// Any number of messages or answers. An answer is sent as soon as it is there,
 /// one a line.
 async fn stream(
-    mut services: Services,
+    front: &Arc<Front>,
     rpc: &'static Rpc,
     request: Request<Incoming>,
     limit: usize,
@@ -100,7 +99,7 @@ async fn stream(
         },
     };
     let asked = to_grpc(rpc, &parts.headers, body);
-    let mut messages = Messages::new(services.call(asked).await);
+    let mut messages = call(front, asked).await;
     // The first step decides the status of the whole.
     match (messages.next().await, failure.take()) {
         (Ok(Step::End) | Err(_), Some(failure)) => error::respond_to_stream(&failure),
@@ -110,6 +109,12 @@ async fn stream(
             respond(body::answers(rpc.answer, messages, first, failure))
         }
     }
+}
+
+/// Asks the services as soon as fewer calls are under way than there may be.
+async fn call(front: &Arc<Front>, request: Request<Body>) -> Messages {
+    let place = Arc::clone(&front.json_calls).acquire_owned().await.expect("nobody closes it");
+    Messages::new(Services::new(front).call(request).await, place)
 }
 
 /// The same request as a client with gRPC would send it.

@@ -27,6 +27,7 @@ use proa_etcd_api::command::{Command, Requester, command::Op};
 use proa_etcd_api::etcdserverpb::ResponseHeader;
 use proa_etcd_store::{Need, Reply};
 use prost::Message as _;
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Request, Status};
@@ -91,6 +92,9 @@ pub struct Front {
     pub serves_json: bool,
     /// Bounds on requests.
     pub limits: Limits,
+    /// A place for each call that the JSON gateway may have under way: to the services
+    /// it is one more connection, with `--max-concurrent-streams` of its own.
+    pub json_calls: Arc<Semaphore>,
     /// `--metrics`.
     pub metrics: Detail,
     /// How many keys there are.
