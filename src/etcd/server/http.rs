@@ -72,27 +72,27 @@ async fn answer_watchman<B>(front: &Arc<Front>, request: &Request<B>) -> Option<
     if *request.method() != Method::GET {
         return Some(method_not_allowed("GET"));
     }
-    if front.keys.begin() {
-        count_keys(front).await;
+    if let Some(counting) = front.keys.begin() {
+        count_keys(front, counting).await;
     }
     Some(respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_page(front)))
 }
 
 /// Goes on when whoever asked does not wait for it: the next one has the number.
-async fn count_keys(front: &Arc<Front>) {
+async fn count_keys(front: &Arc<Front>, counting: metrics::Counting) {
     let front = Arc::clone(front);
-    let counting = tokio::task::spawn_blocking(move || {
+    let counted = tokio::task::spawn_blocking(move || {
         let now = front.node.view();
         let all = Bytes::from_static(&[0]);
         let request =
             RangeRequest { key: all.clone(), range_end: all, count_only: true, ..RangeRequest::default() };
         match proa_etcd_store::range(&now.view, now.head, &request) {
-            Ok(answer) => front.keys.counted(now.head.revision, answer.count),
+            Ok(answer) => front.keys.counted(counting, now.head.revision, answer.count),
             Err(_) => front.keys.forget(),
         }
     });
     // Nothing is counted in a process that ends.
-    let _ = counting.await;
+    let _ = counted.await;
 }
 
 fn metrics_page(front: &Front) -> String {

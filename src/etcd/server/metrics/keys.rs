@@ -14,7 +14,20 @@ use proa_etcd_api::mvccpb::event::EventType;
 pub struct KeyCount(Mutex<State>);
 
 #[derive(Debug, Default)]
-enum State {
+struct State {
+    /// How often everything was replaced: a count that was begun before is of another store.
+    life: u64,
+    known: Known,
+}
+
+/// A count that is under way.
+#[derive(Debug)]
+pub struct Counting {
+    life: u64,
+}
+
+#[derive(Debug, Default)]
+enum Known {
     /// Nobody asked yet, or everything was replaced since.
     #[default]
     Unknown,
@@ -22,52 +35,55 @@ enum State {
     /// revision changes meanwhile.
     Counting(Vec<(i64, i64)>),
     /// So many as of the events that were noted; those up to `at` are in it.
-    Known { at: i64, keys: i64 },
+    Sum { at: i64, keys: i64 },
 }
 
 impl KeyCount {
     /// The number, if it is known.
     pub fn get(&self) -> Option<i64> {
-        match *self.state() {
-            State::Known { keys, .. } => Some(keys),
-            State::Unknown | State::Counting(_) => None,
+        match self.state().known {
+            Known::Sum { keys, .. } => Some(keys),
+            Known::Unknown | Known::Counting(_) => None,
         }
     }
 
-    /// Whether the caller is to count, as of a state that it looks at after this;
+    /// Has the caller count, as of a state that it looks at after this, if nobody did;
     /// then [`KeyCount::counted`] or [`KeyCount::forget`] must follow.
-    pub fn begin(&self) -> bool {
+    pub fn begin(&self) -> Option<Counting> {
         let mut state = self.state();
-        let begins = matches!(*state, State::Unknown);
-        if begins {
-            *state = State::Counting(Vec::new());
+        if !matches!(state.known, Known::Unknown) {
+            return None;
         }
-        begins
+        state.known = Known::Counting(Vec::new());
+        Some(Counting { life: state.life })
     }
 
     /// There were `keys` as of revision `at`.
-    pub fn counted(&self, at: i64, keys: i64) {
+    pub fn counted(&self, counting: Counting, at: i64, keys: i64) {
         let mut state = self.state();
-        // Everything may have been replaced meanwhile.
-        if let State::Counting(changes) = &*state {
+        if counting.life != state.life {
+            return;
+        }
+        if let Known::Counting(changes) = &state.known {
             let later: i64 = changes.iter().filter(|(revision, _)| *revision > at).map(|(_, by)| by).sum();
-            *state = State::Known { at, keys: keys + later };
+            state.known = Known::Sum { at, keys: keys + later };
         }
     }
 
     /// What was known counts no more.
     pub fn forget(&self) {
-        *self.state() = State::Unknown;
+        let mut state = self.state();
+        *state = State { life: state.life + 1, known: Known::Unknown };
     }
 
     /// Notes the events of a revision.
     pub fn note(&self, revision: i64, events: &[Event]) {
         let by = || events.iter().map(change).sum::<i64>();
-        match &mut *self.state() {
-            State::Unknown => {}
-            State::Counting(changes) => changes.push((revision, by())),
-            State::Known { at, keys } if revision > *at => *keys += by(),
-            State::Known { .. } => {}
+        match &mut self.state().known {
+            Known::Unknown => {}
+            Known::Counting(changes) => changes.push((revision, by())),
+            Known::Sum { at, keys } if revision > *at => *keys += by(),
+            Known::Sum { .. } => {}
         }
     }
 
@@ -85,6 +101,7 @@ fn change(event: &Event) -> i64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
     use proa_etcd_api::mvccpb::KeyValue;
@@ -98,20 +115,27 @@ mod tests {
         let delete = Event { r#type: EventType::Delete as i32, ..put(0) };
         let keys = KeyCount::default();
         keys.note(2, &[put(1)]);
-        assert!(keys.begin() && !keys.begin());
+        let counting = keys.begin().unwrap();
+        assert!(keys.begin().is_none());
         // The view that is counted has this one already, and not the next two.
         keys.note(3, &[put(1), put(2)]);
         keys.note(4, &[put(1), put(1)]);
         keys.note(5, std::slice::from_ref(&delete));
         assert_eq!(keys.get(), None);
-        keys.counted(3, 10);
+        keys.counted(counting, 3, 10);
         assert_eq!(keys.get(), Some(11));
         // Of a revision that was counted, and told late.
         keys.note(3, &[put(1)]);
         keys.note(6, &[delete.clone(), put(1), delete]);
         assert_eq!(keys.get(), Some(10));
         keys.forget();
-        keys.counted(3, 10);
+        // Everything is replaced while it is counted, and the count begins anew.
+        let before = keys.begin().unwrap();
+        keys.forget();
+        let after = keys.begin().unwrap();
+        keys.counted(before, 3, 10);
         assert_eq!(keys.get(), None);
+        keys.counted(after, 9, 4);
+        assert_eq!(keys.get(), Some(4));
     }
 }

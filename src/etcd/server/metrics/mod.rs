@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::node::Status;
 pub use calls::{Call, count_received};
 pub use histogram::Histogram;
-pub use keys::KeyCount;
+pub use keys::{Counting, KeyCount};
 pub use peers::Peers;
 pub use render::{Detail, Facts, render};
 pub use text::CONTENT_TYPE;

@@ -57,7 +57,11 @@ pub(super) async fn run(
         drop(shared);
         if let Err(error) = connected {
             // One line for each new reason, not ten a second.
-            let trouble = error.to_string();
+            let trouble = match error.kind() {
+                // rustls explains at length what TLS would have it say before.
+                io::ErrorKind::UnexpectedEof => "it ended the connection".to_owned(),
+                _ => error.to_string(),
+            };
             if trouble != last_trouble {
                 tracing::warn!("no connection to member {to:x}: {trouble}");
                 last_trouble = trouble;
