@@ -51,3 +51,47 @@ pub enum TlsError {
     #[error("{0}")]
     Setting(String),
 }
+
+/// What went wrong with a connection, in the words that those of etcd's members have
+/// for it: what the other end complains of is a remote error.
+///
+/// Source: Go's `crypto/tls`, `alertText`.
+pub fn in_words(error: &io::Error) -> String {
+    let alert = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => format!("{alert:?}"),
+        Some(_) | None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return "it ended the connection".to_owned();
+        }
+        Some(_) | None => return error.to_string(),
+    };
+    let mut words = String::new();
+    for letter in alert.replace("UnknownCA", "UnknownCertificateAuthority").chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    format!("remote error: tls: {words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{AlertDescription, Error};
+
+    #[test]
+    fn alerts_are_worded_as_in_go() {
+        let of = |error: Error| in_words(&io::Error::new(io::ErrorKind::InvalidData, error));
+        #[rustfmt::skip]
+        let cases = [
+            (AlertDescription::BadCertificate,     "remote error: tls: bad certificate"),
+            (AlertDescription::UnknownCA,          "remote error: tls: unknown certificate authority"),
+            (AlertDescription::HandshakeFailure,   "remote error: tls: handshake failure"),
+        ];
+        for (alert, want) in cases {
+            assert_eq!(of(Error::AlertReceived(alert)), want);
+        }
+        assert_eq!(of(Error::DecryptError), Error::DecryptError.to_string());
+        assert_eq!(in_words(&io::Error::other("no way")), "no way");
+    }
+}

@@ -20,7 +20,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned, SupportedProtocolVersi
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-pub use error::TlsError;
+pub use error::{TlsError, in_words};
 pub use fresh::Fresh;
 pub use roots::{Purpose, Roots};
 pub use stream::{BlockingStream, Stream};

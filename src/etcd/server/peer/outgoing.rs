@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use proa_etcd_client::tls::Stream;
+use proa_etcd_client::tls::{Stream, in_words};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -57,11 +57,7 @@ pub(super) async fn run(
         drop(shared);
         if let Err(error) = connected {
             // One line for each new reason, not ten a second.
-            let trouble = match error.kind() {
-                // rustls explains at length what TLS would have it say before.
-                io::ErrorKind::UnexpectedEof => "it ended the connection".to_owned(),
-                _ => error.to_string(),
-            };
+            let trouble = in_words(&error);
             if trouble != last_trouble {
                 tracing::warn!("no connection to member {to:x}: {trouble}");
                 last_trouble = trouble;
@@ -76,7 +72,7 @@ async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<
     for url in urls {
         match timeout(DIAL_TIMEOUT, dial(shared, to, url)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{url}: {error}")),
+            Ok(Err(error)) => last = io::Error::other(format!("{url}: {}", in_words(&error))),
             Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{url}: no answer")),
         }
     }

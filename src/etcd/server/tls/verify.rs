@@ -130,7 +130,8 @@ impl ClientCertVerifier for Clients {
         if self.lets_in(certificate) {
             return Ok(verified);
         }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        // The alert that etcd sends then: a bad certificate.
+        Err(CertificateError::NotValidForName.into())
     }
 
     fn verify_tls12_signature(
