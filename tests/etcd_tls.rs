@@ -69,6 +69,8 @@ fn only_those_with_a_good_certificate_are_let_in() {
     for (name, flags) in refused {
         assert!(put(&flags).is_err(), "{name}");
     }
+    let log = fs::read_to_string(folder.path().join("m0.log")).unwrap();
+    assert!(log.contains("rejected connection from 127.0.0.1:"), "{log}");
     assert_eq!(etcdctl(&url, &with(&alice), &["get", "k"]).unwrap(), "k\nv\n");
     let unasked = [vec!["--insecure-skip-tls-verify".to_owned()], alice.flags().to_vec()].concat();
     assert_eq!(etcdctl(&url, &unasked, &["get", "k"]).unwrap(), "k\nv\n");
@@ -217,6 +219,11 @@ fn a_member_with_the_wrong_name_is_kept_out() {
     wait_for("the other of the two", || etcdctl(&clients[1], &skip, &["get", "k"]).ok());
     // It hears the others, who dial it, and cannot answer: what it asks for times out.
     etcdctl(&clients[2], &skip, &["put", "k", "x"]).unwrap_err();
+    // Both ends say why, in etcd's words.
+    let log = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let refusal = "client certificate authentication failed";
+    assert!(log("m0.log").contains(refusal) || log("m1.log").contains(refusal));
+    assert!(log("m2.log").contains("remote error: tls: bad certificate"), "{}", log("m2.log"));
     drop(members.remove(0));
     etcdctl(&clients[1], &skip, &["put", "k", "y"]).unwrap_err();
 }

@@ -7,6 +7,7 @@
 mod auto;
 mod gate;
 mod name;
+mod refused;
 mod suites;
 mod verify;
 
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use auto::{SelfSigned, self_signed};
 pub use gate::Gate;
+use refused::Refusals;
 pub use suites::{Versions, check_suites, check_version};
 
 /// The common name in the certificate that a client has proved to have.
@@ -129,6 +131,7 @@ pub struct ServerTls {
     names_clients: bool,
     takes_plain: bool,
     gate: Arc<Gate>,
+    refusals: Arc<Refusals>,
 }
 
 impl ServerTls {
@@ -141,7 +144,7 @@ impl ServerTls {
         files.extend(rules.trusted_ca.iter().chain(&rules.revoked).cloned());
         let names_clients = rules.names_clients;
         let config = Arc::new(Fresh::new(files, move || server_config(&rules))?);
-        Ok(Self { config, names_clients, takes_plain: false, gate: Arc::default() })
+        Ok(Self { config, names_clients, takes_plain: false, gate: Arc::default(), refusals: Arc::default() })
     }
 
     /// The same for a listener that serves those without TLS, too.
@@ -156,7 +159,13 @@ impl ServerTls {
     /// What the connection or the client's certificate lacks.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<ClientName>)> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "tls: the handshake took too long");
-        self.gate.pass(async { timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await.map_err(late)? }).await
+        let from = stream.peer_addr();
+        let shake = async { timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await.map_err(late)? };
+        let shaken = self.gate.pass(shake).await;
+        if let (Err(error), Ok(from)) = (&shaken, from) {
+            self.refusals.tell(from, error);
+        }
+        shaken
     }
 
     async fn shake(&self, mut stream: TcpStream) -> io::Result<(Stream, Option<ClientName>)> {
