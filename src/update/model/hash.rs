@@ -1,5 +1,7 @@
 //! SHA-256 hashes as values: made from bytes, written as hex.
 
+pub mod running;
+
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 

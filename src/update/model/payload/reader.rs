@@ -1,10 +1,10 @@
 //! Reading a payload as it arrives: cut anywhere, held nowhere.
 
-use super::{
-    Fault, HEAD_BYTES_MAX, HEADER_BYTES, Manifest, OPERATION_DATA_BYTES_MAX, rsa::PublicKey,
-    running::RunningSha256, wire,
+use super::{Fault, HEAD_BYTES_MAX, HEADER_BYTES, Manifest, OPERATION_DATA_BYTES_MAX, rsa::PublicKey, wire};
+use crate::{
+    hash::{Sha256, running::RunningSha256},
+    verity,
 };
-use crate::{hash::Sha256, verity};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
