@@ -1,6 +1,8 @@
 //! SHA-256 hashes as values: made from bytes, written as hex.
 
+mod pair;
 pub mod running;
+pub mod salted;
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};

@@ -269,8 +269,11 @@ impl Reader {
     }
 
     fn take_operation(&mut self, index: usize, data: Vec<u8>) -> Result<Event, Fault> {
-        self.operation(index).check_data(index, &data)?;
-        self.running.update(&data);
+        let mut running = self.running.clone();
+        // Both hashes are of the same bytes: at once they cost what one does.
+        let got = running.update_and_hash(&data);
+        self.operation(index).check_data_hash(index, got)?;
+        self.running = running;
         self.begin_operation(index + 1);
         Ok(Event::Operation { index, data })
     }
