@@ -12,7 +12,7 @@ use proa_update_model::{
 
 use crate::{
     error::{Error, file},
-    medium::Medium,
+    medium::{Medium, Room},
 };
 
 /// How much of the hash tree is written and read at once.
@@ -137,20 +137,24 @@ pub fn seal(medium: &impl Medium, slot: &Slot, matched: &Matched) -> Result<Seal
     let block = matched.superblock.render();
     let parts =
         [(matched.superblock.offset(), &block[..]), (matched.superblock.tree_offset(), &matched.tree)];
+    let mut room = Room::of_small_pages(CHUNK_BYTES);
+    let at = |offset, number| slot.start + offset + (number * CHUNK_BYTES) as u64;
     for (offset, bytes) in parts {
         for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-            let at = slot.start + offset + (number * CHUNK_BYTES) as u64;
-            medium.write(at, chunk).map_err(file("write", "the hash tree"))?;
+            let copy = &mut room.all()[..chunk.len()];
+            copy.copy_from_slice(chunk);
+            medium.write(at(offset, number), copy).map_err(file("write", "the hash tree"))?;
         }
     }
     medium.sync().map_err(file("write", "the hash tree"))?;
-    let mut buffer = vec![0; CHUNK_BYTES];
+    // What is compared is what was read, and not what lay there.
+    room.all().fill(0);
     for (offset, bytes) in parts {
         medium.forget(slot.start + offset, bytes.len() as u64);
         for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-            let at = slot.start + offset + (number * CHUNK_BYTES) as u64;
-            medium.read(at, &mut buffer[..chunk.len()]).map_err(file("read back", "the hash tree"))?;
-            if buffer[..chunk.len()] != *chunk {
+            let read = &mut room.all()[..chunk.len()];
+            medium.read(at(offset, number), read).map_err(file("read back", "the hash tree"))?;
+            if read != chunk {
                 return Err(Error::TreeReadBack);
             }
         }

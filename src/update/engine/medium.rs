@@ -40,26 +40,44 @@ pub trait Medium: Send + Sync + 'static {
 /// have to be multiples of: the largest sector that disks have.
 const ALIGNMENT: usize = 4096;
 
+/// Bytes of a large page on `x86_64`.
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Memory from and to which a disk transfers past the page cache.
 pub struct Room {
     bytes: Vec<u8>,
     start: usize,
+    length: usize,
 }
 
 impl Room {
-    /// Room for so many bytes.
-    pub fn new(bytes: usize) -> Self {
-        let bytes = vec![0; bytes + ALIGNMENT];
-        let start = bytes.as_ptr().align_offset(ALIGNMENT);
-        Self { bytes, start }
+    /// Room of one large page of the processor's, where the kernel has one to give. Of
+    /// small ones a disk has to be told each by its place, which costs as much as the
+    /// transfer. But to find a large one may take the kernel some milliseconds.
+    pub fn of_large_page() -> Self {
+        let mut room = Self::aligned(LARGE_PAGE_BYTES, LARGE_PAGE_BYTES);
+        let memory = room.all();
+        // SAFETY: whole pages of our own, whose content this does not change. It is
+        // advice: small pages do as well.
+        unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) };
+        room
     }
 
-    /// Its first bytes, with what was there before.
-    ///
-    /// # Panics
-    /// When there is room for fewer.
-    pub fn part(&mut self, bytes: usize) -> &mut [u8] {
-        &mut self.bytes[self.start..][..bytes]
+    /// Room for so many bytes.
+    pub fn of_small_pages(bytes: usize) -> Self {
+        Self::aligned(bytes, ALIGNMENT)
+    }
+
+    fn aligned(length: usize, alignment: usize) -> Self {
+        // Of what lies before and behind the kernel makes no memory: it is not touched.
+        let bytes = vec![0; length + alignment];
+        let start = bytes.as_ptr().align_offset(alignment);
+        Self { bytes, start, length }
+    }
+
+    /// The memory, with what was there before.
+    pub fn all(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.length]
     }
 }
 

@@ -39,11 +39,11 @@ const BEHIND_MAX: usize = 64;
 /// flushes in a millisecond or two and takes five times as long to write this. A cut
 /// of the power costs as much again. Tests write less and want several flushes.
 const FLUSH_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
-/// How much is read back at once: with half of it the disk's answer takes longer
-/// than the bytes.
-const CHUNK_BYTES: usize = 256 << 10;
 /// Pieces of memory to read into: while one is filled, the other is hashed.
 const CHUNKS: usize = 2;
+/// How much is read back at once: with half of it the disk's answer takes longer
+/// than the bytes. An operation and the chunks fill a large page.
+const CHUNK_BYTES: usize = 512 << 10;
 
 /// Which slot is written with what.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ pub struct Work {
 type Written = (u64, Checkpoint);
 
 /// Memory, and how many bytes of it are filled.
-type Chunk = (Room, usize);
+type Chunk<'a> = (&'a mut [u8], usize);
 
 /// The threads. When this is dropped they stop, which [`Self::finish`] waits for.
 pub struct Pipeline {
@@ -159,14 +159,16 @@ fn run(
     used: &Sender<Vec<u8>>,
     durable: &watch::Sender<Option<Checkpoint>>,
 ) -> Result<Tree, Error> {
+    let mut room = Room::of_large_page();
+    let (target, chunks) = room.all().split_at_mut(OPERATION_BYTES_MAX);
     let (written, to_read) = sync_channel(BEHIND_MAX);
     let (full, to_hash) = sync_channel(CHUNKS);
     let (empty, to_fill) = sync_channel(CHUNKS);
-    for _ in 0..CHUNKS {
-        empty.send(Room::new(CHUNK_BYTES)).expect("there is room for all");
+    for chunk in chunks.chunks_exact_mut(CHUNK_BYTES) {
+        empty.send(chunk).expect("there is room for all");
     }
-    thread::scope(|scope| {
-        let writing = scope.spawn(move || write(medium, job, to_do, used, &written));
+    let tree = thread::scope(|scope| {
+        let writing = scope.spawn(move || write(medium, job, target, to_do, used, &written));
         let reading = scope.spawn(move || read_back(medium, job, &to_read, durable, &to_fill, &full));
         let tree = hash(job, &to_hash, &empty);
         // Who waits for the other thread has nothing to tell when that one fails.
@@ -174,21 +176,24 @@ fn run(
         writing.join().expect("it does not panic")?;
         reading.join().expect("it does not panic")?;
         tree
-    })
+    })?;
+    // A tree that is finished is in memory twice for a moment.
+    drop(room);
+    Ok(tree.finish()?)
 }
 
 fn write(
     medium: &impl Medium,
     job: &Job,
+    room: &mut [u8],
     mut to_do: mpsc::Receiver<Work>,
     used: &Sender<Vec<u8>>,
     written: &SyncSender<Written>,
 ) -> Result<(), Error> {
     let mut renderer = Renderer::default();
-    let mut room = Room::new(OPERATION_BYTES_MAX);
     let mut source = |offset: u64, into: &mut [u8]| medium.read(job.running.start + offset, into);
     while let Some(Work { index, operation, data, after }) = to_do.blocking_recv() {
-        let target = room.part(operation.target_bytes);
+        let target = &mut room[..operation.target_bytes];
         renderer
             .render_into(target, &operation, &data, &mut source)
             .map_err(|source| Error::Apply { index, source })?;
@@ -205,13 +210,13 @@ fn write(
     Ok(())
 }
 
-fn read_back(
+fn read_back<'a>(
     medium: &impl Medium,
     job: &Job,
     written: &Receiver<Written>,
     durable: &watch::Sender<Option<Checkpoint>>,
-    empty: &Receiver<Room>,
-    full: &SyncSender<Chunk>,
+    empty: &Receiver<&'a mut [u8]>,
+    full: &SyncSender<Chunk<'a>>,
 ) -> Result<(), Error> {
     let (mut at, mut end, whole) = (0, job.written_bytes, job.data_bytes());
     while at < whole {
@@ -232,10 +237,10 @@ fn read_back(
         let (from, bytes) = (job.slot.start + at, end - at);
         medium.forget(from, bytes);
         while at < end {
-            let Ok(mut room) = empty.recv() else { return Ok(()) };
+            let Ok(chunk) = empty.recv() else { return Ok(()) };
             let count = (end - at).min(CHUNK_BYTES as u64) as usize;
-            medium.read(job.slot.start + at, room.part(count)).map_err(file("read back", "the slot"))?;
-            if full.send((room, count)).is_err() {
+            medium.read(job.slot.start + at, &mut chunk[..count]).map_err(file("read back", "the slot"))?;
+            if full.send((chunk, count)).is_err() {
                 return Ok(());
             }
             at += count as u64;
@@ -245,12 +250,16 @@ fn read_back(
     Ok(())
 }
 
-fn hash(job: &Job, full: &Receiver<Chunk>, empty: &SyncSender<Room>) -> Result<Tree, Error> {
+fn hash<'a>(
+    job: &Job,
+    full: &Receiver<Chunk<'a>>,
+    empty: &SyncSender<&'a mut [u8]>,
+) -> Result<TreeBuilder, Error> {
     let mut tree = TreeBuilder::new(job.data_blocks, &job.salt)?;
-    for (mut room, count) in full {
-        tree.push(room.part(count))?;
+    for (chunk, count) in full {
+        tree.push(&chunk[..count])?;
         // All was read when nobody wants it.
-        let _ = empty.send(room);
+        let _ = empty.send(chunk);
     }
-    Ok(tree.finish()?)
+    Ok(tree)
 }

@@ -1,5 +1,9 @@
 //! SHA-256 hashes as values: made from bytes, written as hex.
 
+mod pair;
+pub mod running;
+pub mod salted;
+
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 

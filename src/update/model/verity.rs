@@ -16,7 +16,7 @@
 //!
 //! Source: cryptsetup, "DMVerity" (on-disk format), hash type 1.
 
-use crate::hash::{HASH_BYTES, Sha256};
+use crate::hash::{HASH_BYTES, Sha256, salted::Salted};
 use std::fmt;
 
 /// Bytes of a block of data and of a block of hashes.
@@ -260,7 +260,7 @@ pub struct Tree {
 /// hash of a block is that of the salt and the block; a block of hashes holds
 /// 128 of them, the last of a level is filled up with zeros.
 pub struct TreeBuilder {
-    salted: ring::digest::Context,
+    salted: Salted,
     data_blocks: u64,
     leaves: Vec<u8>,
 }
@@ -272,9 +272,7 @@ impl TreeBuilder {
     /// [`Fault::DataBlocks`] when it is none or more than [`DATA_BLOCKS_MAX`].
     pub fn new(data_blocks: u64, salt: &[u8; SALT_BYTES]) -> Result<Self, Fault> {
         let bytes = checked_count(data_blocks)? as usize * HASH_BYTES;
-        let mut salted = ring::digest::Context::new(&ring::digest::SHA256);
-        salted.update(salt);
-        Ok(Self { salted, data_blocks, leaves: Vec::with_capacity(bytes) })
+        Ok(Self { salted: Salted::new(salt), data_blocks, leaves: Vec::with_capacity(bytes) })
     }
 
     /// Takes the next blocks.
@@ -292,9 +290,7 @@ impl TreeBuilder {
         if got > self.data_blocks {
             return Err(Fault::Count { want: self.data_blocks, got });
         }
-        for block in blocks {
-            self.leaves.extend_from_slice(&hash(&self.salted, block));
-        }
+        self.salted.hash_each(blocks, &mut self.leaves);
         Ok(())
     }
 
@@ -311,8 +307,8 @@ impl TreeBuilder {
         let mut below = Vec::new();
         while level.len() > HASH_BYTES {
             level.resize(level.len().next_multiple_of(BLOCK_BYTES), 0);
-            let above = level.as_chunks::<BLOCK_BYTES>().0.iter();
-            let above = above.flat_map(|block| hash(&self.salted, block)).collect();
+            let mut above = Vec::new();
+            self.salted.hash_each(level.as_chunks::<BLOCK_BYTES>().0, &mut above);
             below.push(level);
             level = above;
         }
@@ -321,14 +317,6 @@ impl TreeBuilder {
         root_hash.copy_from_slice(&level);
         Ok(Tree { root_hash: Sha256(root_hash), blocks: below.concat() })
     }
-}
-
-fn hash(salted: &ring::digest::Context, block: &[u8; BLOCK_BYTES]) -> [u8; HASH_BYTES] {
-    let mut context = salted.clone();
-    context.update(block);
-    let mut hash = [0; HASH_BYTES];
-    hash.copy_from_slice(context.finish().as_ref());
-    hash
 }
 
 #[cfg(test)]

@@ -65,10 +65,9 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Compares `data` with what the manifest says.
-    pub(super) fn check_data(&self, index: usize, data: &[u8]) -> Result<(), Fault> {
+    /// Compares the hash of its data with what the manifest says.
+    pub(super) fn check_data_hash(&self, index: usize, got: Sha256) -> Result<(), Fault> {
         let Some(want) = self.data_sha256 else { return Ok(()) };
-        let got = Sha256::of(data);
         if got == want { Ok(()) } else { Err(Fault::OperationHash { index, got, want }) }
     }
 }

@@ -39,7 +39,6 @@ pub mod apply;
 pub mod manifest;
 mod reader;
 pub mod rsa;
-pub mod running;
 pub mod wire;
 
 pub use manifest::{Manifest, Operation};

@@ -1,10 +1,10 @@
 //! Reading a payload as it arrives: cut anywhere, held nowhere.
 
-use super::{
-    Fault, HEAD_BYTES_MAX, HEADER_BYTES, Manifest, OPERATION_DATA_BYTES_MAX, rsa::PublicKey,
-    running::RunningSha256, wire,
+use super::{Fault, HEAD_BYTES_MAX, HEADER_BYTES, Manifest, OPERATION_DATA_BYTES_MAX, rsa::PublicKey, wire};
+use crate::{
+    hash::{Sha256, running::RunningSha256},
+    verity,
 };
-use crate::{hash::Sha256, verity};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
@@ -269,8 +269,11 @@ impl Reader {
     }
 
     fn take_operation(&mut self, index: usize, data: Vec<u8>) -> Result<Event, Fault> {
-        self.operation(index).check_data(index, &data)?;
-        self.running.update(&data);
+        let mut running = self.running.clone();
+        // Both hashes are of the same bytes: at once they cost what one does.
+        let got = running.update_and_hash(&data);
+        self.operation(index).check_data_hash(index, got)?;
+        self.running = running;
         self.begin_operation(index + 1);
         Ok(Event::Operation { index, data })
     }
