@@ -135,7 +135,11 @@ fn a_call_beyond_the_limit_waits_until_another_has_ended() {
 fn what_a_stream_cannot_read_is_said_on_it() {
     let cluster = Cluster::start(1, &[]);
     let url = &cluster.members[0].client_url;
-    let answer = ask(url, "POST", "/v3/watch", &[], r#"{"create_request":{"key":5}}"#);
+    let unreadable = r#"{"create_request":{"key":5}}"#;
+    let answer = ask(url, "POST", "/v3/watch", &[], unreadable);
+    // Also to who wants to hear when there is no leader any more.
+    let needs_leader = [("Grpc-Metadata-hasleader", "true")];
+    assert_eq!(ask(url, "POST", "/v3/watch", &needs_leader, unreadable).body, answer.body);
     let error = serde_json::from_str::<Value>(&answer.body).unwrap()["error"].clone();
     assert_eq!((answer.status, &error["http_status"]), (400, &json!("Bad Request")));
     assert_eq!(error["message"], "invalid value for bytes field key: 5");

@@ -304,7 +304,7 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<
     let space = Arc::new(Space::default());
     let (serves_json, metrics) = (config.serves_json, config.metrics);
     let node = node.clone();
-    let json_calls = Arc::new(Semaphore::new(config.max_streams as usize));
+    let json_calls = Arc::new(Semaphore::new((config.max_streams as usize).min(Semaphore::MAX_PERMITS)));
     #[rustfmt::skip]
     let front =
         Front { node, hub, auth, lessor, space, v2, serves_json, limits, json_calls, metrics, keys, ending };
@@ -346,7 +346,7 @@ impl Past for Node {
         &self,
         from: i64,
         limit: usize,
-        wants: &dyn Fn(&[u8]) -> bool,
+        wants: &dyn proa_etcd_store::Wants,
     ) -> Result<proa_etcd_store::History, proa_etcd_api::EtcdError> {
         let now = self.view();
         let ReadView { view, head, .. } = &*now;

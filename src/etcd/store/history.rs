@@ -19,14 +19,34 @@ pub struct History {
     pub next: i64,
 }
 
+/// What somebody wants to know of the past.
+pub trait Wants {
+    /// Whether events of this key.
+    fn covers(&self, key: &[u8]) -> bool;
+
+    /// Whether what was there before them.
+    fn with_previous(&self) -> bool;
+}
+
+/// One that is no more than a choice of keys, and wants everything of them.
+impl<F: Fn(&[u8]) -> bool> Wants for F {
+    fn covers(&self, key: &[u8]) -> bool {
+        self(key)
+    }
+
+    fn with_previous(&self) -> bool {
+        true
+    }
+}
+
 /// The events of the revisions from `from` to `to`, both inclusive, that
-/// `wants` by their key.
+/// are wanted by their key.
 ///
 /// At least one revision is looked at, and then as many as fit in `limit`
 /// changes, wanted or not: that bounds the work, and a revision is never
 /// split. Go on at [`History::next`] until it is beyond `to`. `prev_kv` is set
-/// where there was an entry, but not for events of the compact revision
-/// itself, whose past is given up.
+/// where there was an entry, if it is wanted, but not for events of the compact
+/// revision itself, whose past is given up.
 ///
 /// # Errors
 /// [`EtcdError::Compacted`] if `from` lies before the compact revision; the
@@ -40,7 +60,7 @@ pub fn events(
     from: i64,
     to: i64,
     limit: usize,
-    wants: &dyn Fn(&[u8]) -> bool,
+    wants: &dyn Wants,
 ) -> Result<History, EtcdError> {
     if from < head.compact_revision {
         return Err(EtcdError::Compacted);
@@ -56,10 +76,10 @@ pub fn events(
             break;
         }
         last = place.main;
-        if !wants(key) {
+        if !wants.covers(key) {
             continue;
         }
-        let event = read(view, head, place, kind, key);
+        let event = read(view, head, place, kind, key, wants.with_previous());
         match history.revisions.last_mut() {
             Some((revision, events)) if *revision == place.main => events.push(event),
             Some(_) | None => history.revisions.push((place.main, vec![event])),
@@ -68,7 +88,7 @@ pub fn events(
     Ok(history)
 }
 
-fn read(view: &dyn View, head: Head, place: Place, kind: Kind, key: &[u8]) -> Event {
+fn read(view: &dyn View, head: Head, place: Place, kind: Kind, key: &[u8], with_previous: bool) -> Event {
     let stored_key = keys::version(key, place, kind);
     let end = keys::after_versions(&keys::versions_of(key));
     let mut versions = view.scan(&stored_key, &end);
@@ -81,7 +101,7 @@ fn read(view: &dyn View, head: Head, place: Place, kind: Kind, key: &[u8]) -> Ev
         }
         Kind::Tombstone => (EventType::Delete, deleted_entry(key.clone(), place)),
     };
-    let has_past = place.main > head.compact_revision && kv.create_revision != place.main;
+    let has_past = with_previous && place.main > head.compact_revision && kv.create_revision != place.main;
     // The one before the revision, which may hold several of a key.
     let is_older = |(stored, _): &(Vec<u8>, Vec<u8>)| walk::split_version(stored).1.main < place.main;
     let before = if has_past { versions.find(is_older) } else { None };

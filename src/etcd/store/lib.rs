@@ -43,7 +43,7 @@ pub use check::{
     MAX_LEASE_TTL_S, check, check_delete_range, check_put, check_range, check_txn, is_read_only, takes_space,
 };
 pub use hash::hash_kv;
-pub use history::{History, events};
+pub use history::{History, Wants, events};
 pub use keys::{RAFT_PREFIX, VERSION_SUFFIX_BYTES};
 pub use leases::lease_keys;
 pub use machine::{Corrupt, Machine, Outcome, Reply};

@@ -3,7 +3,8 @@
 use crate::keys;
 use crate::record::Head;
 use crate::view::View;
-use crate::walk::{self, Found, NEWEST, Walk};
+use crate::walk::{self, Found, NEWEST, Unread, Walk};
+use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proa_etcd_api::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
@@ -23,18 +24,24 @@ use proa_etcd_api::mvccpb::KeyValue;
 /// If the view holds an entry that this crate did not write.
 pub fn range(view: &dyn View, head: Head, request: &RangeRequest) -> Result<RangeResponse, EtcdError> {
     let at = readable(head, request.revision)?;
-    let (mut kvs, count) =
+    let (mut found, count) =
         if request.range_end.is_empty() { read_one(view, request, at) } else { read_many(view, request, at) };
-    kvs.retain(|kv| wanted(request, kv));
-    sort(request, &mut kvs);
+    found.retain(|entry| wanted(request, &entry.kv));
+    if request.sort_target() == SortTarget::Value {
+        found.iter_mut().for_each(|entry| entry.read(view));
+    }
+    sort(request, &mut found);
     let limit = usize::try_from(request.limit).unwrap_or(0);
-    let more = limit > 0 && kvs.len() > limit;
+    let more = limit > 0 && found.len() > limit;
     if more {
-        kvs.truncate(limit);
+        found.truncate(limit);
     }
-    if request.keys_only {
-        kvs.iter_mut().for_each(|kv| kv.value.clear());
-    }
+    let answer = |entry: Unread| match request.keys_only {
+        true => KeyValue { value: Bytes::new(), ..entry.kv },
+        // Large values last: only those of the answer.
+        false => entry.whole(view),
+    };
+    let kvs = found.into_iter().map(answer).collect();
     Ok(RangeResponse { header: header(head.revision), kvs, more, count })
 }
 
@@ -57,43 +64,37 @@ pub(crate) fn readable(head: Head, revision: i64) -> Result<i64, EtcdError> {
     Ok(revision)
 }
 
-fn read_one(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<KeyValue>, i64) {
+fn read_one(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<Unread>, i64) {
     match walk::find(view, &request.key, at) {
         Some(_) if request.count_only => (Vec::new(), 1),
-        Some(found) => (vec![entry(view, request, found)], 1),
+        Some(found) => (vec![found.unread()], 1),
         None => (Vec::new(), 0),
     }
 }
 
-fn read_many(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<KeyValue>, i64) {
+fn read_many(view: &dyn View, request: &RangeRequest, at: i64) -> (Vec<Unread>, i64) {
     let (from, end) = keys::bounds(&request.key, &request.range_end);
     if request.count_only {
         return (Vec::new(), count(view, &from, &end, at));
     }
-    let mut kvs = Vec::new();
+    let mut entries = Vec::new();
     let mut found = Walk::entries(view, &from, &end, at);
     let Some(most) = most_to_read(request) else {
-        kvs.extend(found.map(|found| entry(view, request, found)));
-        let count = kvs.len() as i64;
-        return (kvs, count);
+        entries.extend(found.map(Found::unread));
+        let count = entries.len() as i64;
+        return (entries, count);
     };
     let mut rest = None;
     for found in found.by_ref().take(most) {
-        if kvs.len() + 1 == most {
+        if entries.len() + 1 == most {
             rest = Some(keys::after_versions(&found.prefix));
         }
-        kvs.push(entry(view, request, found));
+        entries.push(found.unread());
     }
     drop(found);
-    let unread = rest.map_or(0, |from| count(view, &from, &end, at));
-    let count = kvs.len() as i64 + unread;
-    (kvs, count)
-}
-
-/// The entry with its value, if that matters to the answer.
-fn entry(view: &dyn View, request: &RangeRequest, found: Found) -> KeyValue {
-    let needs_value = !request.keys_only || request.sort_target == SortTarget::Value as i32;
-    if needs_value { found.entry(view) } else { found.unread().kv }
+    let behind = rest.map_or(0, |from| count(view, &from, &end, at));
+    let count = entries.len() as i64 + behind;
+    (entries, count)
 }
 
 fn count(view: &dyn View, from: &[u8], end: &[u8], at: i64) -> i64 {
@@ -122,7 +123,7 @@ fn wanted(request: &RangeRequest, kv: &KeyValue) -> bool {
         && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
-fn sort(request: &RangeRequest, kvs: &mut [KeyValue]) {
+fn sort(request: &RangeRequest, entries: &mut [Unread]) {
     let target = request.sort_target();
     let descend = match request.sort_order() {
         // Entries are ascending by key as they come.
@@ -130,7 +131,7 @@ fn sort(request: &RangeRequest, kvs: &mut [KeyValue]) {
         SortOrder::None | SortOrder::Ascend => false,
         SortOrder::Descend => true,
     };
-    kvs.sort_by(|a, b| {
+    entries.sort_by(|Unread { kv: a, .. }, Unread { kv: b, .. }| {
         let order = match target {
             SortTarget::Key => a.key.cmp(&b.key),
             SortTarget::Version => a.version.cmp(&b.version),

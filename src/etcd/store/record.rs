@@ -5,7 +5,7 @@ use crate::view::Entry;
 use bytes::Bytes;
 use prost::encoding::{decode_varint, encode_varint};
 
-/// A value of so many bytes lies apart from its version. Who walks over keys then
+/// A value of so many bytes or more lies apart from its version. Who walks over keys then
 /// passes over some tens of bytes for each: a database reads a whole block for what
 /// does not fit in one. It costs a second look-up to read such a value.
 pub(crate) const APART_BYTES: usize = 4 << 10;

@@ -221,7 +221,7 @@ mod tests {
     fn messages_are_cut_apart_however_they_arrive() {
         let wire = [frame(b"one"), frame(b""), frame(b"three")].concat();
         for size in 1..=wire.len() {
-            let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+            let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("a place");
             let mut messages = Messages::new(Response::new(Body::empty()), place);
             let mut got = Vec::new();
             for piece in wire.chunks(size) {

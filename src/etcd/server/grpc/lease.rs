@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{LeaseRevoke, command::Op};
 use proa_etcd_api::etcdserverpb::{
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::kv::blocking;
 use super::pb::lease_server::Lease;
-use super::{Front, header, leader_lost, refuse, unexpected};
+use super::{Front, header, refuse, unexpected, while_led};
 use crate::auth::Credentials;
 use crate::lease::least_ttl_s;
 
@@ -106,11 +106,7 @@ impl Lease for Front {
             return Ok(Response::new(Box::pin(answers)));
         }
         let patience = Duration::from_millis(self.limits.election_ms);
-        let lost = stream::once(leader_lost(self.node.clone(), patience)).map(|lost| Some(Err(lost)));
-        // The end of the answers ends the stream, though a leader could still be lost.
-        let answers = answers.map(Some).chain(stream::once(std::future::ready(None)));
-        let whole = stream::select(answers, lost).take_while(|answer| std::future::ready(answer.is_some()));
-        Ok(Response::new(Box::pin(whole.filter_map(std::future::ready))))
+        Ok(Response::new(while_led(answers, self.node.clone(), patience)))
     }
 
     async fn lease_time_to_live(

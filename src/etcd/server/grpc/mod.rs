@@ -17,9 +17,11 @@ mod queue;
 mod rights;
 mod watch;
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use proa_etcd_api::EtcdError;
@@ -29,7 +31,7 @@ use proa_etcd_store::{Need, Reply};
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use tonic::body::Body;
-use tonic::codegen::Service;
+use tonic::codegen::{BoxStream, Service};
 use tonic::{Code, Request, Status};
 
 use crate::auth::{Auth, Credentials, OwnConnection};
@@ -199,6 +201,19 @@ fn waits_for_others(path: &str) -> bool {
 /// Source: etcd's `rpctypes.MetadataRequireLeaderKey`.
 fn needs_leader(headers: &http::HeaderMap) -> bool {
     headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
+/// `answers` for a client that wants to hear when there is no leader any more, for
+/// `patience`. The end of the answers ends them, though a leader could still be lost.
+fn while_led<T: Send + 'static>(
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    node: Node,
+    patience: Duration,
+) -> BoxStream<T> {
+    let lost = stream::once(leader_lost(node, patience)).map(|lost| Some(Err(lost)));
+    let answers = answers.map(Some).chain(stream::once(ready(None)));
+    let whole = stream::select(answers, lost).take_while(|answer| ready(answer.is_some()));
+    Box::pin(whole.filter_map(ready))
 }
 
 /// What ends a stream that needs a leader, when there has been none for `patience`.

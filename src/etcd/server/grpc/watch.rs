@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::pb::watch_server::Watch;
 use super::rights::{Rights, reason_of};
-use super::{Front, OVERHEAD_BYTES, leader_lost};
+use super::{Front, OVERHEAD_BYTES, while_led};
 use crate::auth::Credentials;
 use crate::metrics::METRICS;
 use crate::node::Node;
@@ -49,7 +49,6 @@ impl Watch for Front {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let needs_leader = super::needs_leader(request.metadata().as_ref());
         let (queue, deliveries) = mpsc::channel(QUEUE_ANSWERS);
-        let (failures, failure) = mpsc::channel(1);
         let rights = Arc::new(Rights::new(&self.node, &self.auth, &self.hub, Credentials::of(&request)));
         let stream = WatchStream {
             node: self.node.clone(),
@@ -64,24 +63,21 @@ impl Watch for Front {
         };
         METRICS.watch_streams.fetch_add(1, Relaxed);
         let reader = tokio::spawn(stream.run(request.into_inner()));
-        if needs_leader {
-            let patience = Duration::from_millis(self.limits.election_ms);
-            tokio::spawn(fail_without_leader(self.node.clone(), patience, failures));
-        }
         let allowed = ReceiverStream::new(deliveries).filter_map(move |delivery| {
             let rights = Arc::clone(&rights);
             async move { rights.pass(delivery).await }
         });
         let answers = allowed.flat_map(|Delivery { answer, fragment_bytes, .. }| {
-            stream::iter(match fragment_bytes {
+            let pieces = match fragment_bytes {
                 Some(limit) => answer.fragments(limit),
                 None => vec![answer],
-            })
+            };
+            stream::iter(pieces.into_iter().map(Ok))
         });
-        // When the failure arrives it ends the stream, whatever is queued.
-        let failure = ReceiverStream::new(failure).map(Err);
-        let answers = stream::select(answers.map(Ok), failure);
-        Ok(Response::new(Box::pin(Guarded { answers: Box::pin(answers), reader })))
+        let patience = Duration::from_millis(self.limits.election_ms);
+        let answers: BoxStream<Answer> =
+            if needs_leader { while_led(answers, self.node.clone(), patience) } else { Box::pin(answers) };
+        Ok(Response::new(Box::pin(Guarded { answers, reader })))
     }
 }
 
@@ -105,16 +101,6 @@ impl Drop for Guarded {
         METRICS.watch_streams.fetch_sub(1, Relaxed);
         self.reader.abort();
     }
-}
-
-/// Ends a stream that asked for it when there has been no leader for `patience`.
-async fn fail_without_leader(node: Node, patience: Duration, failures: mpsc::Sender<Status>) {
-    let lost = tokio::select! {
-        lost = leader_lost(node, patience) => lost,
-        () = failures.closed() => return,
-    };
-    // Nobody listens any more: as good.
-    let _ = failures.send(lost).await;
 }
 
 struct Own {

@@ -7,6 +7,7 @@ use proa_etcd_api::etcdserverpb::WatchCreateRequest;
 use proa_etcd_api::etcdserverpb::watch_create_request::FilterType;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_api::mvccpb::event::EventType;
+use proa_etcd_store::Wants;
 
 /// What a watcher wants to see. Equal interests share every encoded event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,15 +69,6 @@ impl Interest {
         })
     }
 
-    /// Whether `key` is watched.
-    pub fn covers(&self, key: &[u8]) -> bool {
-        match &self.end {
-            End::Single => self.key.as_ref() == key,
-            End::Before(end) => self.key.as_ref() <= key && key < end.as_ref(),
-            End::Open => self.key.as_ref() <= key,
-        }
-    }
-
     /// Whether events of this type pass the filters.
     pub fn passes(&self, kind: EventType) -> bool {
         match kind {
@@ -89,6 +81,20 @@ impl Interest {
     pub fn cut(&self, event: &Event) -> Event {
         let prev_kv = if self.prev_kv { event.prev_kv.clone() } else { None };
         Event { r#type: event.r#type, kv: event.kv.clone(), prev_kv }
+    }
+}
+
+impl Wants for Interest {
+    fn covers(&self, key: &[u8]) -> bool {
+        match &self.end {
+            End::Single => self.key.as_ref() == key,
+            End::Before(end) => self.key.as_ref() <= key && key < end.as_ref(),
+            End::Open => self.key.as_ref() <= key,
+        }
+    }
+
+    fn with_previous(&self) -> bool {
+        self.prev_kv
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::{ResponseHeader, WatchResponse};
 use proa_etcd_api::mvccpb::Event;
-use proa_etcd_store::{Head, History};
+use proa_etcd_store::{Head, History, Wants};
 use tokio::sync::{Notify, mpsc};
 
 use super::answer::{Answer, encode_event};
@@ -44,7 +44,7 @@ pub trait Past: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`EtcdError::Compacted`].
-    fn events(&self, from: i64, limit: usize, wants: &dyn Fn(&[u8]) -> bool) -> Result<History, EtcdError>;
+    fn events(&self, from: i64, limit: usize, wants: &dyn Wants) -> Result<History, EtcdError>;
 }
 
 /// What a stream gets for one of its watchers.
@@ -405,7 +405,7 @@ async fn catch_up(hub: Arc<Hub>, id: WatcherId) {
             if next > readable {
                 return (Ok(History { revisions: Vec::new(), next }), interest);
             }
-            (past.events(next, CHUNK_CHANGES, &|key| interest.covers(key)), interest)
+            (past.events(next, CHUNK_CHANGES, &interest), interest)
         });
         let Ok((history, interest)) = reading.await else { return };
         let history = match history {

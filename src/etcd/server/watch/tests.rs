@@ -12,7 +12,7 @@ use proa_etcd_api::etcdserverpb::{
     CompactionRequest, PutRequest, ResponseHeader, WatchCreateRequest, WatchResponse,
 };
 use proa_etcd_api::mvccpb::Event;
-use proa_etcd_store::{Head, History, Machine, MemView, Writes};
+use proa_etcd_store::{Head, History, Machine, MemView, Wants, Writes};
 use prost::Message as _;
 use tokio::sync::mpsc;
 
@@ -56,7 +56,7 @@ impl Past for Store {
         ResponseHeader { revision, ..ResponseHeader::default() }
     }
 
-    fn events(&self, from: i64, limit: usize, wants: &dyn Fn(&[u8]) -> bool) -> Result<History, EtcdError> {
+    fn events(&self, from: i64, limit: usize, wants: &dyn Wants) -> Result<History, EtcdError> {
         let inner = self.inner.lock().unwrap();
         let (machine, view) = &*inner;
         proa_etcd_store::events(view, machine.head(), from, machine.head().revision, limit, wants)

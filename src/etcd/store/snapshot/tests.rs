@@ -121,7 +121,7 @@ fn lived_in(compact: Option<i64>) -> MemView {
         let lease = if number % 5 == 0 { 77 } else { 0 };
         let put = PutRequest {
             key: key.clone().into(),
-            value: number.to_string().into(),
+            value: number.to_string().repeat(if number % 17 == 0 { 3_000 } else { 1 }).into(),
             lease,
             ..Default::default()
         };

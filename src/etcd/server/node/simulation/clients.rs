@@ -67,7 +67,12 @@ impl Clients {
 
     fn put(&mut self, random: &mut Random) -> PutRequest {
         self.next_value += 1;
-        let padding = if random.chance(50) { 400 } else { 0 };
+        // The longest lie apart from their versions.
+        let padding = match random.below(1_000) {
+            0..30 => 400,
+            30..50 => 5_000,
+            _ => 0,
+        };
         let lease = match random.pick(&self.leases.iter().copied().collect::<Vec<_>>()) {
             Some(lease) if random.chance(150) => *lease,
             _ => 0,

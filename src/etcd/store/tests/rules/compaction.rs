@@ -36,8 +36,9 @@ fn what_was_compacted_cannot_be_read_or_watched() {
         assert_eq!(at(4), Ok("a=3".to_owned()));
         assert_eq!(at(5), Err(EtcdError::FutureRevision));
         let head = store.machine.head();
-        let since =
-            |from| events(&store.view, head, from, 9, 9, &|_| true).map(|history| history.revisions.len());
+        let since = |from| {
+            events(&store.view, head, from, 9, 9, &|_: &[u8]| true).map(|history| history.revisions.len())
+        };
         assert_eq!(since(2), Err(EtcdError::Compacted));
         assert_eq!(since(3), Ok(2), "the compact revision itself can be watched");
         assert_eq!(since(5), Ok(0));
@@ -49,7 +50,7 @@ fn what_was_compacted_cannot_be_read_or_watched() {
 #[test]
 fn a_deletion_at_the_compact_revision_is_still_told() {
     let store = scrubbed(Store::after([put("a", "1"), delete("a", ""), compact(3)]));
-    let history = events(&store.view, store.machine.head(), 3, 3, 9, &|_| true).unwrap();
+    let history = events(&store.view, store.machine.head(), 3, 3, 9, &|_: &[u8]| true).unwrap();
     let told = &history.revisions[0].1[0];
     assert_eq!((told.r#type, &told.prev_kv, history.next), (1, &None, 4));
 }
@@ -90,11 +91,11 @@ fn history_comes_in_pieces_that_never_split_a_revision() {
         ("of the future",      7, 9, 9, vec![],                               10),
     ];
     for (name, from, to, limit, want, next) in cases {
-        let history = events(&store.view, head, from, to, limit, &|_| true).unwrap();
+        let history = events(&store.view, head, from, to, limit, &|_: &[u8]| true).unwrap();
         let got: Vec<_> = history.revisions.iter().map(|(at, events)| (*at, events.len())).collect();
         assert_eq!((got, history.next), (want, next), "{name}");
     }
-    let only_b = events(&store.view, head, 2, 9, 9, &|key| key == b"b").unwrap();
+    let only_b = events(&store.view, head, 2, 9, 9, &|key: &[u8]| key == b"b").unwrap();
     let got: Vec<_> = only_b.revisions.iter().map(|(at, events)| (*at, events.len())).collect();
     assert_eq!(got, [(3, 1), (5, 1)]);
 }

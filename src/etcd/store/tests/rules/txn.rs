@@ -195,7 +195,7 @@ fn watchers_are_told_what_was_before_the_revision() {
     let outcome = store.apply(Op::Txn(txn(vec![], requests, vec![])));
     let want = "put a=2@3 was 1, put b=2@3 was -, del a@3 was 1, del b@3 was -";
     assert_eq!(show_events(&outcome), want);
-    let late = events(&store.view, store.machine.head(), 3, 3, 100, &|_| true).unwrap();
+    let late = events(&store.view, store.machine.head(), 3, 3, 100, &|_: &[u8]| true).unwrap();
     assert_eq!(late.revisions, [(3, outcome.events)]);
 }
 
@@ -209,6 +209,6 @@ fn what_is_deleted_and_put_again_is_new_to_watchers() {
     ];
     let outcome = store.apply(Op::Txn(txn(vec![], requests, vec![])));
     assert_eq!(show_events(&outcome), "del a@3 was 1, put a=2@3 was -");
-    let late = events(&store.view, store.machine.head(), 3, 3, 100, &|_| true).unwrap();
+    let late = events(&store.view, store.machine.head(), 3, 3, 100, &|_: &[u8]| true).unwrap();
     assert_eq!(late.revisions, [(3, outcome.events)]);
 }

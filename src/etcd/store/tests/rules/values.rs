@@ -70,7 +70,10 @@ fn what_nobody_asks_for_is_not_read() {
         ("keys",            RangeRequest { keys_only: true, ..all() },                         0),
         ("keys by value",   RangeRequest { keys_only: true, sort_target: 4, sort_order: 1, ..all() }, 2),
         ("number",          RangeRequest { count_only: true, ..all() },                        0),
-        ("first",           RangeRequest { limit: 1, ..all() },                                2),
+        ("first",           RangeRequest { limit: 1, ..all() },                                1),
+        ("newest",          RangeRequest { limit: 1, sort_target: 3, sort_order: 2, ..all() }, 0),
+        ("least value",     RangeRequest { limit: 1, sort_target: 4, sort_order: 1, ..all() }, 2),
+        ("since",           RangeRequest { min_mod_revision: 3, ..all() },                     1),
     ];
     for (name, request, want) in cases {
         let Store { machine, view } = store();
@@ -110,7 +113,7 @@ fn a_value_that_lies_with_its_version_still_reads_and_hashes_alike() {
     let hash = |store: &Store| hash_kv(&store.view, store.machine.head(), 0);
     assert_eq!(hash(&old), hash(&store));
     let events = |store: &Store| {
-        proa_etcd_store::events(&store.view, store.machine.head(), 0, 9, 9, &|_| true).unwrap()
+        proa_etcd_store::events(&store.view, store.machine.head(), 0, 9, 9, &|_: &[u8]| true).unwrap()
     };
     assert_eq!(events(&old), events(&store));
 }
