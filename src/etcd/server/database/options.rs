@@ -63,6 +63,8 @@ impl DatabaseOptions {
         // Deleted data is at the bottom and its deletions are above: files that
         // are mostly deletions are merged downwards without waiting for more.
         options.add_compact_on_deletion_collector_factory(DELETIONS_OF, DELETIONS, 0.5);
+        // Whoever lets go of a file last does not remove it: that takes some 6 ms of 16 MiB.
+        options.set_avoid_unnecessary_blocking_io(true);
         // There is one writer; what makes several cheaper makes one dearer.
         options.set_allow_concurrent_memtable_write(false);
 
