@@ -58,8 +58,16 @@ pub(crate) struct Unread {
 
 impl Unread {
     /// The entry of a stored record, which is that of a put.
+    ///
+    /// # Panics
+    /// As [`Found::entry`].
     pub fn new(key: Bytes, place: Place, kind: Kind, stored: Vec<u8>) -> Self {
-        let record = Record::decode(stored).expect(READABLE);
+        Self::decode(key, place, kind, stored).expect(READABLE)
+    }
+
+    /// The same, or `None` of what this crate did not write.
+    pub fn decode(key: Bytes, place: Place, kind: Kind, stored: Vec<u8>) -> Option<Self> {
+        let record = Record::decode(stored)?;
         let kv = KeyValue {
             key,
             create_revision: record.create_revision,
@@ -68,14 +76,23 @@ impl Unread {
             value: record.value,
             lease: record.lease,
         };
-        Self { kv, apart: (kind == Kind::PutApart).then_some(place) }
+        Some(Self { kv, apart: (kind == Kind::PutApart).then_some(place) })
     }
 
     /// Reads the value from the view that this was found in, unless that was done.
+    ///
+    /// # Panics
+    /// If it is not there.
     pub fn read(&mut self, view: &dyn View) {
+        self.try_read(view).expect(READABLE);
+    }
+
+    /// The same, or `None` if it is not there.
+    pub fn try_read(&mut self, view: &dyn View) -> Option<()> {
         if let Some(place) = self.apart.take() {
-            self.kv.value = view.get(&keys::apart(place)).expect(READABLE).into();
+            self.kv.value = view.get(&keys::apart(place))?.into();
         }
+        Some(())
     }
 
     /// The entry with its value.

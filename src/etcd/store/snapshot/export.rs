@@ -242,7 +242,9 @@ fn put_versions(
                 Kind::Tombstone => KeyValue { key: key.into(), ..KeyValue::default() },
                 Kind::Put | Kind::PutApart => {
                     let stored = view.get(&stored_key).ok_or_else(corrupt)?;
-                    Unread::new(key.into(), place, kind, stored).whole(view)
+                    let mut entry = Unread::decode(key.into(), place, kind, stored).ok_or_else(corrupt)?;
+                    entry.try_read(view).ok_or_else(corrupt)?;
+                    entry.kv
                 }
             };
             bucket.put(out, &revision_key(place, kind), &kv.encode_to_vec())?;

@@ -231,3 +231,28 @@ fn a_key_that_is_no_revision_is_named() {
     let error = import(&bolt, Past::Kept, &mut |_| Ok(())).unwrap_err();
     assert_eq!(error.to_string(), "the entry x of the bucket key cannot be read: it is no revision");
 }
+
+#[test]
+fn a_version_that_cannot_be_read_is_an_error() {
+    let damaged = |change: &dyn Fn(&mut Writes, &[u8])| {
+        let mut view = lived_in(None);
+        let mut writes = Writes::default();
+        let (version, _) =
+            view.entries().find(|(key, _)| key.starts_with(b"K") && key.ends_with(&[2])).unwrap();
+        change(&mut writes, version);
+        view.apply(&writes);
+        let stamp = Stamp { applied_index: 9, term: 2, cluster_version: "3.5.0" };
+        export::run(&view, &stamp, 1 << 20, Writer::measure(&mut |_| Ok(())))
+    };
+    let whole = damaged(&|_, _| {});
+    assert!(whole.is_ok());
+    // The record, and then the value that lies apart from it.
+    let record = damaged(&|writes, version| writes.put(version.to_vec(), vec![0xFF]));
+    assert!(matches!(record, Err(ExportError::Corrupt(_))), "{record:?}");
+    let value = damaged(&|writes, version| {
+        let place: Vec<u8> =
+            version[version.len() - 13..version.len() - 1].iter().map(|byte| !byte).collect();
+        writes.delete([b"B", &place[..]].concat());
+    });
+    assert!(matches!(value, Err(ExportError::Corrupt(_))), "{value:?}");
+}
