@@ -305,10 +305,20 @@ fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<
     let (serves_json, metrics) = (config.serves_json, config.metrics);
     let node = node.clone();
     let json_calls = Arc::new(Semaphore::new((config.max_streams as usize).min(Semaphore::MAX_PERMITS)));
-    #[rustfmt::skip]
-    let front =
-        Front { node, hub, auth, lessor, space, v2, serves_json, limits, json_calls, metrics, keys, ending };
-    Arc::new(front)
+    Arc::new(Front {
+        node,
+        hub,
+        auth,
+        lessor,
+        space,
+        v2,
+        serves_json,
+        limits,
+        json_calls,
+        metrics,
+        keys,
+        ending,
+    })
 }
 
 /// Tells watchers, and counts.

@@ -88,13 +88,14 @@ struct State {
     watchers: BTreeMap<WatcherId, Watcher>,
     /// The synced ones.
     groups: Groups<WatcherId>,
+    /// How many want to know what was there before, for [`Sink::wants_previous`].
+    wanting_previous: Arc<AtomicUsize>,
 }
 
 /// See the module.
 pub struct Hub {
     past: Arc<dyn Past>,
     state: Mutex<State>,
-    wanting_previous: Arc<AtomicUsize>,
 }
 
 /// The events of one or more revisions, and whether they tell what was there before.
@@ -166,9 +167,14 @@ impl Hub {
     /// and `past`.
     pub fn start(past: Arc<dyn Past>, source: Source) -> Arc<Self> {
         let distributed = past.head().revision;
-        let state = State { distributed, last_id: 0, watchers: BTreeMap::new(), groups: Groups::default() };
-        let wanting_previous = Arc::clone(&source.wanting_previous);
-        let hub = Arc::new(Self { past, state: Mutex::new(state), wanting_previous });
+        let state = State {
+            distributed,
+            last_id: 0,
+            watchers: BTreeMap::new(),
+            groups: Groups::default(),
+            wanting_previous: Arc::clone(&source.wanting_previous),
+        };
+        let hub = Arc::new(Self { past, state: Mutex::new(state) });
         tokio::spawn(distribute(Arc::clone(&hub), source));
         hub
     }
@@ -187,9 +193,9 @@ impl Hub {
     /// one is compacted, or the beginning, as in etcd.
     /// It gets nothing before [`Hub::release`].
     pub fn add(&self, interest: Interest, from: i64, outlet: Outlet) -> WatcherId {
-        self.wanting_previous.fetch_add(usize::from(interest.prev_kv), Ordering::Relaxed);
         let readable = self.past.head().revision;
         let mut state = self.state();
+        state.wanting_previous.fetch_add(usize::from(interest.prev_kv), Ordering::Relaxed);
         state.last_id += 1;
         let id = WatcherId(state.last_id);
         let next = if from == 0 { readable.max(state.distributed) + 1 } else { from };
@@ -206,13 +212,7 @@ impl Hub {
 
     /// Ends a watcher; one that has ended is no mistake.
     pub fn remove(&self, id: WatcherId) {
-        let removed = self.state().remove(id);
-        self.forget(removed);
-    }
-
-    fn forget(&self, removed: impl IntoIterator<Item = Watcher>) {
-        let wanting = removed.into_iter().filter(|watcher| watcher.interest.prev_kv).count();
-        self.wanting_previous.fetch_sub(wanting, Ordering::Relaxed);
+        self.state().remove(id);
     }
 
     /// How many watchers there are, and how many of them are behind.
@@ -259,19 +259,18 @@ impl Hub {
     /// Hands the events of one revision to the synced watchers; who wants to know
     /// what was there before is behind if the events do not tell.
     fn deliver(self: &Arc<Self>, revision: i64, events: &[Event], with_previous: bool) {
-        let (behind, removed) = {
+        let behind = {
             let mut state = self.state();
             if revision <= state.distributed {
                 return;
             }
             if revision > state.distributed + 1 {
-                (state.unsync_all(revision), Vec::new())
+                state.unsync_all(revision)
             } else {
                 let header = self.past.header(revision);
                 state.deliver(header, revision, events, with_previous)
             }
         };
-        self.forget(removed);
         self.send_catching_up(behind);
     }
 
@@ -292,10 +291,11 @@ impl Hub {
 }
 
 impl State {
-    fn remove(&mut self, id: WatcherId) -> Option<Watcher> {
-        let watcher = self.watchers.remove(&id)?;
-        self.groups.remove(&watcher.interest, id);
-        Some(watcher)
+    fn remove(&mut self, id: WatcherId) {
+        if let Some(watcher) = self.watchers.remove(&id) {
+            self.groups.remove(&watcher.interest, id);
+            self.wanting_previous.fetch_sub(usize::from(watcher.interest.prev_kv), Ordering::Relaxed);
+        }
     }
 
     /// Takes a watcher out of the synced ones; it needs `next` from the disk.
@@ -319,14 +319,14 @@ impl State {
         ids
     }
 
-    /// Returns who is behind now, and who was removed.
+    /// Returns who is behind now.
     fn deliver(
         &mut self,
         header: ResponseHeader,
         revision: i64,
         events: &[Event],
         with_previous: bool,
-    ) -> (Vec<WatcherId>, Vec<Watcher>) {
+    ) -> Vec<WatcherId> {
         let (mut behind, mut closed) = (Vec::new(), Vec::new());
         for (interest, (ids, places)) in self.groups.wanting(events) {
             if interest.prev_kv && !with_previous {
@@ -347,10 +347,10 @@ impl State {
                 }
             }
         }
-        let removed = closed.into_iter().filter_map(|id| self.remove(id)).collect();
+        closed.into_iter().for_each(|id| self.remove(id));
         behind.iter().for_each(|id| self.unsync(*id, revision));
         self.distributed = revision;
-        (behind, removed)
+        behind
     }
 }
 
