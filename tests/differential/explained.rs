@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use proa_etcd_client::api::etcdserverpb::range_request::SortOrder;
-use proa_etcd_client::api::mvccpb::event::EventType;
+use proa_etcd_client::api::mvccpb::{Event, event::EventType};
 
 use crate::answer::Answer;
 use crate::op::Op;
@@ -41,6 +41,10 @@ pub fn is_explained(op: &Op, oracle: &Answer, ours: &Answer) -> bool {
 /// Deletions of a revision to which history was compacted are left out: etcd
 /// 3.4.23 forgets them, and who watches from that revision on misses them.
 /// Fixed in 3.4.36 and 3.5.18; ours keeps them.
+///
+/// The previous entry of an event that history was compacted to, or past, may be told
+/// by ours alone: etcd looks for it when it sends the event, and by then it may be
+/// gone; ours has it from when the event came to be.
 pub fn first_unequal(
     oracle: &Transcript,
     ours: &Transcript,
@@ -48,16 +52,22 @@ pub fn first_unequal(
 ) -> Option<(i64, String, String, bool)> {
     let is_kept = |said: &&Said| match said {
         Said::Event(event) => {
-            let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-            event.r#type() != EventType::Delete || !compactions.contains(&revision)
+            event.r#type() != EventType::Delete || !compactions.contains(&revision_of(event))
         }
         _ => true,
+    };
+    let is_same = |oracle: &Said, ours: &Said| match (oracle, ours) {
+        (Said::Event(oracle), Said::Event(ours)) if oracle.prev_kv.is_none() => {
+            let is_gone = compactions.range(revision_of(ours)..).next().is_some();
+            *oracle == Event { prev_kv: ours.prev_kv.clone().filter(|_| !is_gone), ..ours.clone() }
+        }
+        _ => oracle == ours,
     };
     let ids: BTreeSet<i64> = oracle.said.keys().chain(ours.said.keys()).copied().collect();
     let mut late = None;
     for id in ids {
         let [a, b]: [Vec<&Said>; 2] = [oracle, ours].map(|one| one.to(id).iter().filter(is_kept).collect());
-        let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+        let same = a.iter().zip(&b).take_while(|(a, b)| is_same(a, b)).count();
         if same == a.len() && same == b.len() {
             continue;
         }
@@ -71,9 +81,28 @@ pub fn first_unequal(
     late
 }
 
+fn revision_of(event: &Event) -> i64 {
+    event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
 /// The first words of what a watcher was told; it may be long.
 fn render(said: &[&Said]) -> String {
     const WORDS: usize = 4;
     let more = if said.len() > WORDS { format!(", and {} more", said.len() - WORDS) } else { String::new() };
     format!("{}{more}", crate::op::render(&&said[..said.len().min(WORDS)]))
+}
+
+#[test]
+fn a_previous_entry_may_be_missing_in_etcd_alone_and_of_what_is_gone_alone() {
+    use proa_etcd_client::api::mvccpb::KeyValue;
+    let told = |has_previous: bool| {
+        let kv = Some(KeyValue { mod_revision: 7, ..KeyValue::default() });
+        let prev_kv = has_previous.then(KeyValue::default);
+        let said = vec![Said::Event(Event { kv, prev_kv, ..Event::default() })];
+        Transcript { said: [(1, said)].into() }
+    };
+    let is_same =
+        |oracle, ours, compaction| first_unequal(&told(oracle), &told(ours), &[compaction].into()).is_none();
+    assert!(is_same(false, true, 7) && is_same(false, true, 8));
+    assert!(!is_same(false, true, 6) && !is_same(true, false, 8));
 }
