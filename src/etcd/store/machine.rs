@@ -93,11 +93,12 @@ impl Machine {
     /// Reads the heads back from what was stored; an empty view is a new store.
     ///
     /// # Errors
-    /// [`Corrupt`] if head, leases or alarms are not as they were written.
+    /// [`Corrupt`] if head, leases or alarms are not as they were written, or a later version
+    /// wrote them.
     pub fn load(view: &dyn View) -> Result<Self, Corrupt> {
         let head = match view.get(keys::HEAD) {
             Some(stored) => {
-                Head::decode(&stored).ok_or(Corrupt { what: "head", key: keys::HEAD.to_vec() })?
+                Head::decode(&stored).map_err(|what| Corrupt { what, key: keys::HEAD.to_vec() })?
             }
             // The first change stores a head: keys without one have lost it.
             None => match view.first(b"K", keys::VERSIONS_END) {

@@ -10,6 +10,16 @@ use prost::encoding::{decode_varint, encode_varint};
 /// does not fit in one. It costs a second look-up to read such a value.
 pub(crate) const APART_BYTES: usize = 4 << 10;
 
+/// How the entries of a store are laid out. Each change says so in the head that it
+/// stores, so a version that does not know the layout refuses the store at its start
+/// instead of coming upon an entry that it cannot read.
+///
+/// | format | new in it |
+/// |---|---|
+/// | 1 | heads without a number |
+/// | 2 | values that lie apart: [`APART_BYTES`] |
+const FORMAT: u8 = 2;
+
 /// What a version of a key says, next to the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -105,14 +115,22 @@ impl Head {
     pub const EMPTY: Head = Head { revision: 1, compact_revision: -1 };
 
     pub(crate) fn encode(self) -> Vec<u8> {
-        [self.revision.to_be_bytes(), self.compact_revision.to_be_bytes()].concat()
+        let numbers = [self.revision, self.compact_revision].map(i64::to_be_bytes);
+        [numbers.as_flattened(), &[FORMAT]].concat()
     }
 
-    pub(crate) fn decode(stored: &[u8]) -> Option<Self> {
-        let (revision, compact_revision) = stored.split_at_checked(8)?;
-        Some(Self {
-            revision: i64::from_be_bytes(revision.try_into().ok()?),
-            compact_revision: i64::from_be_bytes(compact_revision.try_into().ok()?),
-        })
+    /// Reads a stored head.
+    ///
+    /// # Errors
+    /// What it is instead of a head of this format or an earlier one.
+    pub(crate) fn decode(stored: &[u8]) -> Result<Self, &'static str> {
+        match stored.as_chunks() {
+            (&[revision, compact_revision], [] | [..=FORMAT]) => Ok(Self {
+                revision: i64::from_be_bytes(revision),
+                compact_revision: i64::from_be_bytes(compact_revision),
+            }),
+            ([_, _, ..], _) => Err("head (a later version wrote it)"),
+            _ => Err("head"),
+        }
     }
 }

@@ -122,6 +122,13 @@ fn damaged_heads_are_told_by_key() {
     let head = Err("the store's head under M/store/head cannot be read".to_owned());
     assert_eq!(damage(b"M/store/head", None), head);
     assert_eq!(damage(b"M/store/head", Some(vec![1, 2, 3])), head);
+    let with_format = |format: &[u8]| {
+        let stored = good.view.get(b"M/store/head").unwrap();
+        damage(b"M/store/head", Some([&stored[..16], format].concat()))
+    };
+    assert_eq!([&[][..], &[1], &[2]].map(with_format), [Ok(()), Ok(()), Ok(())]);
+    let later = "the store's head (a later version wrote it) under M/store/head cannot be read";
+    assert_eq!([&[3][..], &[9, 9]].map(with_format), [Err(later.to_owned()), Err(later.to_owned())]);
     let lease = r"the store's lease under L\x00\x00\x00\x00\x00\x00\x00\x01 cannot be read";
     assert_eq!(damage(b"L", Some(vec![0x80])), Err(lease.to_owned()));
     assert!(good.machine == Machine::load(&good.view).unwrap());
