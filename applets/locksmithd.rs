@@ -16,11 +16,11 @@ fn main(args: Vec<String>) -> ExitCode {
     }) {
         return code;
     }
+    proa_base::log::start("info");
     let config = match locksmith::config::Config::load(&args) {
         Ok(config) => config,
         Err(error) => return proa_base::cli::fail("locksmithd", &error),
     };
-    proa_base::log::start("info");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     start::daemon("locksmithd", runtime, locksmith::run(config))
 }

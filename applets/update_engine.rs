@@ -26,11 +26,11 @@ fn main(args: Vec<String>) -> ExitCode {
         libc::mallopt(libc::M_MMAP_THRESHOLD, GIVE_BACK_FROM_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, GIVE_BACK_FROM_BYTES);
     }
+    proa_base::log::start("info");
     let config = match Config::load(&args) {
         Ok(config) => config,
         Err(error) => return proa_base::cli::fail("update_engine", &error),
     };
-    proa_base::log::start("info");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     start::daemon("update_engine", runtime, proa_update_engine::run(config))
 }

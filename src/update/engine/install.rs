@@ -81,16 +81,34 @@ pub fn retire(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), Erro
     write_flags(medium, disk, &[(number, slot.flags.retire())])
 }
 
-/// Lets the slot with this partition number boot next. Only for one whose data and
-/// tree were read back, which the proofs say.
+/// Lets the slot with this partition number boot next, on probation. Only for one
+/// whose data and tree were read back, which the proof says.
 ///
 /// # Errors
 /// As [`write_flags`].
 pub fn activate(medium: &impl Medium, disk: &Disk, number: u32, _: &Sealed) -> Result<(), Error> {
+    boot_next(medium, disk, number, |flags| flags)
+}
+
+/// Lets the slot with this partition number boot next, which has been found good.
+///
+/// # Errors
+/// As [`write_flags`].
+pub fn return_to(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
+    boot_next(medium, disk, number, SlotFlags::mark_good)
+}
+
+fn boot_next(
+    medium: &impl Medium,
+    disk: &Disk,
+    number: u32,
+    proof: impl Fn(SlotFlags) -> SlotFlags,
+) -> Result<(), Error> {
     let all = slots(disk)?;
     let target = all.iter().position(|slot| slot.number == number).ok_or(Error::Flags)?;
     let flags: Vec<SlotFlags> = all.iter().map(|slot| slot.flags).collect();
-    let staged = stage(&flags, target, TRIES);
+    let mut staged = stage(&flags, target, TRIES);
+    staged[target] = proof(staged[target]);
     let changes = all.iter().zip(staged).filter(|(slot, flags)| slot.flags != *flags);
     let changes: Vec<(u32, SlotFlags)> = changes.map(|(slot, flags)| (slot.number, flags)).collect();
     write_flags(medium, disk, &changes)

@@ -241,13 +241,20 @@ impl Config {
 ///
 /// # Errors
 /// [`BadConfig`] for a file that cannot be read and for values that cannot be
-/// right. Keys of the original that mean nothing here are passed over.
+/// right. Keys that mean nothing here, as some of the original's, are passed over,
+/// and told on the log.
 pub fn conf_pairs(files: &[PathBuf]) -> Result<Vec<(String, String)>, BadConfig> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for path in files {
         let Some(text) = read_conf(path)? else { continue };
-        let found: Vec<_> =
-            read_file(&text).into_iter().filter_map(|(key, value)| known(&key, value)).collect();
+        let named = |(key, value): (String, String)| {
+            let known = known(&key, value);
+            if known.is_none() {
+                tracing::warn!("{}: {key} is no setting, and is passed over", path.display());
+            }
+            known
+        };
+        let found: Vec<_> = read_file(&text).into_iter().filter_map(named).collect();
         PROGRAM
             .settle(&[], &|_| None, &[], &found)
             .map_err(|source| BadConfig::InFile { path: path.clone(), source })?;

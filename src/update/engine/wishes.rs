@@ -1,13 +1,7 @@
 //! What a person can ask of the updater beside an update: forgetting one, and going
 //! back.
 
-use proa_update_model::{
-    engine::Target,
-    error_code::ErrorCode,
-    failure::Failure,
-    kept::Rollback,
-    slots::{SlotFlags, stage},
-};
+use proa_update_model::{engine::Target, error_code::ErrorCode, failure::Failure, kept::Rollback};
 
 use crate::{
     daemon::{Updater, now_unix_s},
@@ -21,7 +15,7 @@ impl Updater {
         let (slots, running) = self.slots()?;
         if self.kept.rollback.is_some() {
             // The other slot keeps its proof: it is what this one may fall back to.
-            self.boots_next(&slots, running)?;
+            install::return_to(&*self.medium, &self.disk, slots[running].number)?;
             self.kept.failures.forget(&self.record.root_hash);
             self.kept.rollback = None;
         }
@@ -49,11 +43,11 @@ impl Updater {
     pub(crate) fn roll_back(&mut self) -> Result<Target, Error> {
         let refuse = |text: &str| Error::Policy { code: ErrorCode::IgnoredPolicy, text: text.to_owned() };
         let (slots, running) = self.slots()?;
-        let other = slots
-            .iter()
-            .enumerate()
-            .find(|(index, slot)| *index != running && slot.flags.successful() && slot.flags.priority() > 0);
-        let Some((other, slot)) = other.map(|(index, slot)| (index, *slot)) else {
+        let running = slots[running].number;
+        let is_other = |slot: &&Slot| slot.number != running;
+        let other =
+            slots.iter().filter(is_other).find(|slot| slot.flags.successful() && slot.flags.bootable());
+        let Some(slot) = other else {
             return Err(refuse("the other slot holds no system that was found good"));
         };
         let file = std::fs::File::open(self.disk.path()).map_err(file("open", self.disk.path()))?;
@@ -73,7 +67,7 @@ impl Updater {
         });
         // It is remembered before the flags are changed: whatever cuts in between, a
         // machine that went back does not install again what it went back from.
-        let done = self.keep().and_then(|()| self.boots_next(&slots, other));
+        let done = self.keep().and_then(|()| install::return_to(&*self.medium, &self.disk, slot.number));
         if let Err(error) = done {
             self.kept = before;
             // The error that is told is the one that led here.
@@ -82,16 +76,6 @@ impl Updater {
         }
         tracing::info!("the other slot boots next, as a person decided");
         Ok(target)
-    }
-
-    /// Lets the slot at this place boot next; it has been found good.
-    fn boots_next(&mut self, slots: &[Slot], index: usize) -> Result<(), Error> {
-        let flags: Vec<SlotFlags> = slots.iter().map(|slot| slot.flags).collect();
-        let mut staged = stage(&flags, index, 1);
-        staged[index] = staged[index].mark_good();
-        let changes: Vec<(u32, SlotFlags)> =
-            slots.iter().zip(&staged).map(|(slot, flags)| (slot.number, *flags)).collect();
-        install::write_flags(&*self.medium, &self.disk, &changes)
     }
 
     fn remember_failure(&mut self, reason: &str, is_to_store: bool) {
