@@ -89,6 +89,13 @@ copy_libraries() {
     copy usr/lib64/ld-linux-x86-64.so.2
 }
 
+# The CAs that whoever dials with TLS trusts unless told otherwise: one file, as
+# the package's maintainer script would make it.
+gather_cas() {
+    mkdir -p "$tree/etc/ssl/certs"
+    cat "$debian"/usr/share/ca-certificates/mozilla/*.crt >"$tree/etc/ssl/certs/ca-certificates.crt"
+}
+
 # The folders that Debian's base-files would make.
 lay_out() {
     local folder
@@ -152,6 +159,7 @@ tree=$(realpath "$tree")
 lay_out
 copy_listed
 copy_libraries
+gather_cas
 link_tools
 cp -r buildroot/overlay/. "$tree/"
 cp buildroot/units/* "$tree/usr/lib/systemd/system/"
