@@ -8,7 +8,7 @@ use crate::{
     failure::Failures,
     hash::Sha256,
     metadata::KeySet,
-    omaha::{Event, EventResult, EventType},
+    omaha::{Event, EventResult, EventType, REASON_CHARACTERS_MAX},
     payload::Checkpoint,
 };
 use serde::{Deserialize, Serialize};
@@ -115,7 +115,8 @@ impl From<&Event> for Report {
             previous_version: event.previous_version.clone(),
             next_version: event.next_version.clone(),
             failed_version: event.failed_version.clone(),
-            reason: event.reason.clone(),
+            // It may hold words of a server, of any length.
+            reason: event.reason.chars().take(REASON_CHARACTERS_MAX).collect(),
         }
     }
 }
@@ -181,7 +182,11 @@ mod tests {
     fn what_is_kept_comes_back_and_the_rest_is_bounded() {
         let mut kept = Kept::default();
         for number in 0..40u32 {
-            kept.report(&Event { error_code: Some(number), reason: "x".repeat(512), ..Event::default() });
+            kept.report(&Event {
+                error_code: Some(number),
+                reason: "\u{1}".repeat(60_000),
+                ..Event::default()
+            });
             kept.name(&Sha256::of(&number.to_le_bytes()), "1.0.0");
         }
         assert_eq!((kept.reports.len(), kept.versions.len()), (REPORTS_MAX, VERSIONS_MAX));
