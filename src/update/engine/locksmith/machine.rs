@@ -29,8 +29,6 @@ const INTERFACE: &str = "com.coreos.update1.Manager";
 /// What `GetStatus` answers and `StatusUpdate` carries: last check, progress,
 /// operation, new version, its size.
 type Status = (i64, f64, String, String, i64);
-/// Sectors of the disks that are looked at: as the kernel gives them to a reader of GPT.
-const SECTOR_BYTES: u32 = 512;
 /// The longest `os-release` that is read; real ones have about 1 KiB.
 const OS_RELEASE_MAX_BYTES: usize = 64 << 10;
 
@@ -81,7 +79,8 @@ pub fn is_good(boot_record: &Path) -> Result<(), String> {
     if record.proven {
         return Ok(());
     }
-    let disk = Disk::open(&record.disk, SECTOR_BYTES).map_err(|error| error.to_string())?;
+    let disk =
+        Disk::open_known(&record.disk, Path::new("/sys/class/block")).map_err(|error| error.to_string())?;
     let slots = Slots::find(disk).map_err(|error| error.to_string())?;
     let slots = slots.ok_or_else(|| format!("{} has no slots any more", record.disk.display()))?;
     let index = slots.index_of_number(record.slot);
