@@ -27,6 +27,9 @@ const KEEP_EVERY: Duration = Duration::from_millis(250);
 ///
 /// Source: CoreOS update_engine, `MaxFailureCountPerUrl`.
 const FAILURES_MAX: u32 = 10;
+/// A connection that brings less than this has brought nothing: a server that gives a
+/// byte at a time would be listened to for months.
+const PROGRESS_BYTES: u64 = 64 << 10;
 /// Before the first new try; twice as long before each further one, to the limit.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -78,22 +81,19 @@ impl<M: Medium> Transfer<'_, M> {
         progress: &mut impl Progress,
     ) -> Result<Pipeline, Error> {
         let mut under_way = None;
-        let done = self.try_all(&key, checkpoint.as_ref(), &mut under_way, progress).await;
-        let pipeline = under_way.and_then(|under_way| under_way.pipeline);
-        if let Err(error) = done {
-            if let Some(pipeline) = pipeline {
-                // That not everything came is known.
-                let _ = pipeline.finish().await;
-            }
+        if let Err(error) = self.try_all(&key, checkpoint, &mut under_way, progress).await {
+            // The error that is told is the one that led here.
+            let _ = put_down(under_way, progress).await;
             return Err(error);
         }
+        let pipeline = under_way.and_then(|under_way| under_way.pipeline);
         Ok(pipeline.expect("a whole payload has a manifest"))
     }
 
     async fn try_all(
         &mut self,
         key: &PublicKey,
-        checkpoint: Option<&Checkpoint>,
+        mut checkpoint: Option<Checkpoint>,
         under_way: &mut Option<UnderWay>,
         progress: &mut impl Progress,
     ) -> Result<(), Error> {
@@ -101,13 +101,21 @@ impl<M: Medium> Transfer<'_, M> {
         let offset = |under_way: &Option<UnderWay>| under_way.as_ref().map_or(0, |it| it.reader.offset());
         loop {
             let before = offset(under_way);
-            let error = match self.try_once(url, key, checkpoint, under_way, progress).await {
+            let error = match self.try_once(url, key, checkpoint.as_ref(), under_way, progress).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_of_the_transfer() => error,
-                Err(error) => return Err(error),
+                Err(error) => error,
             };
-            failures = if offset(under_way) > before { 1 } else { failures + 1 };
+            if !error.is_of_the_transfer() {
+                if !error.is_of_the_place() || url + 1 >= self.offer.urls.len() {
+                    return Err(error);
+                }
+                tracing::warn!("{}", proa_base::cli::chain(&error));
+                checkpoint = put_down(under_way.take(), progress).await?.or(checkpoint);
+                (failures, url) = (0, url + 1);
+                continue;
+            }
             tracing::warn!("{}", proa_base::cli::chain(&error));
+            failures = if offset(under_way) >= before + PROGRESS_BYTES { 1 } else { failures + 1 };
             under_way.as_mut().map_or(Ok(()), |it| it.keep(progress))?;
             if failures >= FAILURES_MAX {
                 (failures, url) = (0, url + 1);
@@ -132,14 +140,16 @@ impl<M: Medium> Transfer<'_, M> {
         }
         let it = under_way.as_mut().expect("just made");
         let (url, size) = (&self.offer.urls[url], self.offer.expected.size_bytes);
-        let mut body = self.http.get(url, it.reader.offset(), size).await?;
-        while let Some(bytes) = body.next().await? {
+        let mut body = self.http.get(url, it.reader.offset(), size, size).await?;
+        // Whatever the body may still do: what is whole is whole.
+        let mut is_whole = false;
+        while !is_whole && let Some(bytes) = body.next().await? {
             let mut input = &bytes[..];
             while let Some(event) = it.reader.push(&mut input)? {
                 match event {
                     Event::Manifest => it.pipeline = Some(self.pipeline(&it.reader, 0)),
                     Event::Operation { index, data } => it.hand_on(index, data).await?,
-                    Event::End => {}
+                    Event::End => is_whole = true,
                 }
                 body.resume_clock();
             }
@@ -170,13 +180,16 @@ impl<M: Medium> Transfer<'_, M> {
         let kept_at = Instant::now();
         if let Some(checkpoint) = checkpoint {
             let url = &self.offer.urls[url];
-            let mut body = self.http.get(url, 0, expected.head_bytes).await?;
-            let mut head = Vec::new();
-            while let Some(bytes) = body.next().await? {
-                head.extend_from_slice(&bytes);
+            let want = expected.head_bytes as usize;
+            let mut body = self.http.get(url, 0, expected.head_bytes, expected.size_bytes).await?;
+            let mut head = Vec::with_capacity(want);
+            while head.len() < want
+                && let Some(bytes) = body.next().await?
+            {
+                head.extend_from_slice(&bytes[..bytes.len().min(want - head.len())]);
             }
-            if (head.len() as u64) < expected.head_bytes {
-                let (got, want) = (head.len() as u64, expected.head_bytes);
+            if head.len() < want {
+                let (got, want) = (head.len() as u64, want as u64);
                 return Err(Error::Cut { url: url.to_string(), got, want });
             }
             match Reader::resume(expected.clone(), key.clone(), &head, checkpoint) {
@@ -221,6 +234,19 @@ impl UnderWay {
         }
         Ok(())
     }
+}
+
+/// Ends a transfer where it is, and keeps the place from which another one may go on.
+async fn put_down(
+    under_way: Option<UnderWay>,
+    progress: &mut impl Progress,
+) -> Result<Option<Checkpoint>, Error> {
+    let Some(pipeline) = under_way.and_then(|it| it.pipeline) else { return Ok(None) };
+    let place = pipeline.put_down().await;
+    if let Some(place) = &place {
+        progress.keep(place.clone())?;
+    }
+    Ok(place)
 }
 
 /// The place of the transfer of this payload into this slot, if one is kept.

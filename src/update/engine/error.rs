@@ -126,11 +126,14 @@ impl Error {
             Self::Payload(fault) => fault.error_code(),
             Self::Apply { .. } => ErrorCode::OperationExecution,
             Self::Cut { .. } => ErrorCode::DownloadTransfer,
-            Self::ReadBack { .. } | Self::TreeReadBack | Self::Tree(_) => ErrorCode::NewRootVerification,
-            Self::Disk(_) | Self::Table(_) | Self::Flags => ErrorCode::PostInstall,
+            Self::ReadBack { .. } | Self::Tree(_) => ErrorCode::NewRootVerification,
             Self::NoPassiveSlot(_) => ErrorCode::InstallDeviceOpen,
-            Self::File { .. } => ErrorCode::Write,
-            Self::Content { .. } | Self::System(_) => ErrorCode::Generic,
+            // This machine's disk: no word against the release.
+            Self::TreeReadBack | Self::Disk(_) | Self::Table(_) | Self::Flags | Self::File { .. } => {
+                ErrorCode::Write
+            }
+            Self::Content { .. } => ErrorCode::StateInitialisation,
+            Self::System(_) => ErrorCode::Generic,
         }
     }
 
@@ -138,6 +141,11 @@ impl Error {
     pub fn is_of_the_transfer(&self) -> bool {
         matches!(self, Self::Http(error) if !matches!(error, HttpError::Redirect { .. } | HttpError::TooLong { .. }))
             || matches!(self, Self::Cut { .. })
+    }
+
+    /// Whether another place that has the payload may send a better one.
+    pub fn is_of_the_place(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Payload(_))
     }
 
     /// As the state machine has it.

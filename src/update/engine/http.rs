@@ -231,11 +231,12 @@ impl Http {
         Ok(bytes)
     }
 
-    /// Asks for the bytes of `url` from `from` up to `end` (not included).
+    /// Asks for the bytes of `url`, which has `size` of them, from `from` up to `end` (not
+    /// included). A server that does not know ranges also sends what is behind them.
     ///
     /// # Errors
     /// [`HttpError`].
-    pub async fn get(&mut self, url: &Url, from: u64, end: u64) -> Result<Download, HttpError> {
+    pub async fn get(&mut self, url: &Url, from: u64, end: u64, size: u64) -> Result<Download, HttpError> {
         let want = format!("bytes={from}-{}", end.saturating_sub(1));
         let request = request(Method::GET, url)
             .header(header::RANGE, &want)
@@ -243,20 +244,18 @@ impl Http {
             .expect("a URL that was parsed makes a request");
         let answer = self.send(url, request).await?;
         let wrong = |got: String| HttpError::Range { url: url.to_string(), got, want: want.clone() };
-        let skip = match answer.status() {
+        let (skip, most) = match answer.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let range = answer.headers().get(header::CONTENT_RANGE);
                 let range = range.and_then(|range| range.to_str().ok()).unwrap_or_default();
                 if !range.starts_with(&format!("bytes {from}-")) {
                     return Err(wrong(range.chars().take(100).collect()));
                 }
-                0
+                (0, end - from)
             }
-            // A server that does not know ranges sends everything.
-            StatusCode::OK => from,
+            StatusCode::OK => (from, size),
             other => return Err(wrong(other.to_string())),
         };
-        let most = if skip == 0 && answer.status() == StatusCode::PARTIAL_CONTENT { end - from } else { end };
         let mut download = Download::new(url, answer.into_body(), most, self.stall_after)?;
         download.skip = skip;
         Ok(download)

@@ -132,6 +132,17 @@ impl Pipeline {
         self.spare.try_recv().ok()
     }
 
+    /// Ends before everything was handed over, and gives the last place before which
+    /// everything is on the medium; `None` where nothing was written. Nobody writes to
+    /// the slot any more then.
+    pub async fn put_down(self) -> Option<Checkpoint> {
+        let Self { work, tree, durable, .. } = self;
+        drop(work);
+        // That not everything came is known.
+        let _ = tree.await;
+        durable.borrow().clone()
+    }
+
     /// A place before which everything is on the medium, if there is a new one.
     pub fn durable(&mut self) -> Option<Checkpoint> {
         let is_new = self.durable.has_changed().unwrap_or(false);
@@ -177,8 +188,6 @@ fn run(
         reading.join().expect("it does not panic")?;
         tree
     })?;
-    // A tree that is finished is in memory twice for a moment.
-    drop(room);
     Ok(tree.finish()?)
 }
 
@@ -222,17 +231,19 @@ fn read_back<'a>(
     while at < whole {
         let mut place = None;
         while end < whole && end - at < FLUSH_BYTES {
-            // Without the rest there is nothing to find out.
-            let Ok((to, after)) = written.recv() else { return Ok(()) };
+            let Ok((to, after)) = written.recv() else {
+                // Without the rest there is nothing to find out, but to go on from.
+                return place.map_or(Ok(()), |place| make_durable(medium, durable, place));
+            };
             (end, place) = (to, Some(after));
         }
         // What came while the last stretch was read goes with this one.
         while let Ok((to, after)) = written.try_recv() {
             (end, place) = (to, Some(after));
         }
-        medium.sync().map_err(file("write", "the slot"))?;
-        if let Some(place) = place {
-            durable.send_replace(Some(place));
+        match place {
+            Some(place) => make_durable(medium, durable, place)?,
+            None => medium.sync().map_err(file("write", "the slot"))?,
         }
         let (from, bytes) = (job.slot.start + at, end - at);
         medium.forget(from, bytes);
@@ -247,6 +258,16 @@ fn read_back<'a>(
         }
         medium.forget(from, bytes);
     }
+    Ok(())
+}
+
+fn make_durable(
+    medium: &impl Medium,
+    durable: &watch::Sender<Option<Checkpoint>>,
+    place: Checkpoint,
+) -> Result<(), Error> {
+    medium.sync().map_err(file("write", "the slot"))?;
+    durable.send_replace(Some(place));
     Ok(())
 }
 
