@@ -64,7 +64,7 @@ fn sealed(data: Vec<u8>, salt: [u8; verity::SALT_BYTES]) -> Result<Vec<u8>, veri
     let superblock = Superblock { data_blocks, salt, root_hash: tree.root_hash };
     let mut sealed = data;
     sealed.extend_from_slice(&superblock.render());
-    sealed.extend_from_slice(&tree.blocks);
+    tree.levels.iter().for_each(|level| sealed.extend_from_slice(level));
     Ok(sealed)
 }
 

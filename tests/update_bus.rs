@@ -6,9 +6,12 @@
 mod message_bus;
 mod update_support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use message_bus::{Bus, client};
@@ -91,6 +94,31 @@ fn third_parties_speak_with_the_updater_as_with_the_original() {
     assert_eq!(bus.call("ResetStatus").unwrap(), "");
     assert_eq!(machine.flags(), [SlotFlags::new(1, 0, true), SlotFlags::new(0, 0, false)]);
     assert!(bus.call("GetStatus").unwrap().contains("UPDATE_STATUS_IDLE"));
+}
+
+#[test]
+fn what_cannot_be_remembered_as_withdrawn_still_boots_next() {
+    let World { folder, machine, release } = world();
+    let bus = Bus::start(folder.path());
+    let server = Server::honest(release.clone());
+    let mut engine = machine.start(&server, &[&bus.flag(), NEVER]);
+    bus.wait_for_name(&mut engine);
+    bus.call("AttemptUpdate").unwrap();
+    engine.wait_for("the end of it", |_| bus.call("GetStatus").unwrap().contains("NEED_REBOOT"));
+    // As on a full /var: the file cannot be replaced. A release that was retired and is
+    // still known as active would count as failed in the next boot, everywhere.
+    let (state, aside) = (machine.folder.join("state"), machine.folder.join("aside"));
+    fs::rename(&state, &aside).unwrap();
+    fs::write(&state, "").unwrap();
+    let refused = bus.call("ResetStatus").unwrap_err();
+    assert!(refused.contains("cannot write "), "{refused}");
+    fs::remove_file(&state).unwrap();
+    fs::rename(&aside, &state).unwrap();
+    machine.assert_updated(&release);
+    assert!(bus.call("GetStatus").unwrap().contains("NEED_REBOOT"));
+
+    bus.call("ResetStatus").unwrap();
+    assert_eq!(machine.flags(), [SlotFlags::new(1, 0, true), SlotFlags::new(0, 0, false)]);
 }
 
 #[test]

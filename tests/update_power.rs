@@ -234,7 +234,7 @@ impl Field {
         assert_eq!(tree.root_hash, superblock.root_hash, "slot {}", slot_letter(index));
         let mut there = vec![0; tree_blocks(superblock.data_blocks) as usize * BLOCK_BYTES];
         file.read_exact_at(&mut there, start + superblock.tree_offset()).unwrap();
-        assert!(there == tree.blocks, "the tree of slot {}", slot_letter(index));
+        assert!(there == tree.levels.concat(), "the tree of slot {}", slot_letter(index));
         slot_letter(index)
     }
 

@@ -93,8 +93,8 @@ fn what_was_rolled_back_is_not_installed_again() {
     let mut engine = world.start(NEVER);
     assert_eq!(world.machine.flags(), both_good());
     world.roll_back();
-    // A falls back to B, and both keep their proof.
-    assert_eq!(world.machine.flags(), [SlotFlags::new(3, 0, true), SlotFlags::new(2, 0, true)]);
+    // A has to show again that it is good, or falls back to B.
+    assert_eq!(world.machine.flags(), [SlotFlags::new(3, 1, false), SlotFlags::new(2, 0, true)]);
     assert!(world.next().contains('A'), "{}", world.slotctl(&["show"]));
     let status = client(&world.bus, &["-status"]).1;
     assert!(status.contains("CURRENT_OP=UPDATE_STATUS_UPDATED_NEED_REBOOT\nNEW_VERSION=1.0.0\n"), "{status}");
@@ -107,6 +107,7 @@ fn what_was_rolled_back_is_not_installed_again() {
     drop(engine);
 
     world.machine.boots("A", &world.release);
+    world.slotctl(&["good", "A"]);
     engine = world.start("--poll-interval=150ms");
     let why = "version 2.0.0 is not installed again: it failed here: a person rolled back from it";
     engine.wait_for("the offer to be refused", |engine| engine.log().contains(why));
@@ -122,11 +123,25 @@ fn a_rollback_is_taken_back_by_reset_status() {
     world.roll_back();
     assert_eq!(client(&world.bus, &["-reset_status"]), (true, String::new(), String::new()));
     assert!(world.next().contains('B'), "{}", world.slotctl(&["show"]));
-    // The other one is still what B falls back to.
+    // The other one has its proof again: it is what B falls back to.
     assert_eq!(world.machine.flags(), [SlotFlags::new(3, 0, true), SlotFlags::new(4, 0, true)]);
     assert!(client(&world.bus, &["-status"]).1.contains("CURRENT_OP=UPDATE_STATUS_IDLE\n"));
     assert_eq!(client(&world.bus, &["-last_failure"]).1, "no release has failed on this machine\n");
     assert!(!world.kept().contains("rolled back"), "{}", world.kept());
+}
+
+#[test]
+fn a_rollback_to_what_does_not_run_any_more_is_told() {
+    let world = World::new();
+    let engine = world.start(NEVER);
+    world.roll_back();
+    drop(engine);
+    // Its try is spent, and the machine is back.
+    world.slotctl(&["set", "A", "--tries=0"]);
+    let engine = world.start(NEVER);
+    assert!(engine.log().contains("version 1.0.0 was to run again, as a person decided, and does not"));
+    assert!(client(&world.bus, &["-status"]).1.contains("CURRENT_OP=UPDATE_STATUS_IDLE\n"));
+    assert!(world.next().contains('B'), "{}", world.slotctl(&["show"]));
 }
 
 #[test]

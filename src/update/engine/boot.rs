@@ -19,7 +19,7 @@ use zbus::Connection;
 
 use crate::{
     daemon::{Updater, now_unix_s},
-    error::{Error, file},
+    error::Error,
     install, state, systemd,
 };
 
@@ -120,8 +120,8 @@ impl Updater {
     /// The machine is back on the old release: says why, remembers it, and sees to
     /// it that store and server hear of it.
     pub(crate) fn fell_back(&mut self, installed: &Installed) -> Result<(), Error> {
-        let attempt = state::read(&self.attempt_path(), ATTEMPT_BYTES_MAX)
-            .map_err(file("read", self.attempt_path()))?;
+        // Notes that cannot be read are none.
+        let attempt = state::read(&self.attempt_path(), ATTEMPT_BYTES_MAX).unwrap_or_default();
         let attempt = attempt.and_then(|bytes| serde_json::from_slice::<Attempt>(&bytes).ok());
         let attempt = attempt.filter(|attempt| attempt.root_hash == installed.root_hash);
         let stage = attempt.as_ref().map(|attempt| match attempt.stage {
@@ -149,12 +149,14 @@ impl Updater {
             reason,
             ..omaha::Event::default()
         });
-        // It is remembered before the slot that shows it is changed.
-        self.keep()?;
-        install::retire(&*self.medium, &self.disk, installed.slot)?;
-        self.kept.installed = None;
-        self.kept.transfer = None;
-        self.keep()
+        // It is remembered before the slot that shows it is changed. That one does not
+        // boot any more as it is.
+        if self.keep_or_tell() {
+            install::retire(&*self.medium, &self.disk, installed.slot)?;
+            self.kept.installed = None;
+            self.kept.transfer = None;
+        }
+        Ok(())
     }
 
     /// What the kernel said before the restart that led to this boot.

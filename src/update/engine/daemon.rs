@@ -138,6 +138,17 @@ impl Updater {
         keep(&self.config, &self.kept)
     }
 
+    /// Keeps what is good to keep, and says whether that went well. A full /var is no
+    /// reason not to run: what is not kept is found out again at the next start, and
+    /// nothing is installed before it can be kept.
+    pub(crate) fn keep_or_tell(&self) -> bool {
+        let kept = self.keep();
+        if let Err(error) = &kept {
+            tracing::warn!("{}", proa_base::cli::chain(error));
+        }
+        kept.is_ok()
+    }
+
     /// The slots, and which of them runs.
     pub(crate) fn slots(&self) -> Result<(Vec<Slot>, usize), Error> {
         let slots = install::slots(&self.disk)?;
@@ -209,7 +220,9 @@ impl Updater {
     /// When the server is asked first, and what the boot was before.
     async fn start(&mut self) -> Result<(State, Instant), Error> {
         // An end within the writing of flags leaves one copy of the table behind the other.
-        install::write_flags(&*self.medium, &self.disk, &[])?;
+        if let Err(error) = install::mend(&*self.medium, &self.disk) {
+            tracing::warn!("{}", proa_base::cli::chain(&error));
+        }
         let (slots, running) = self.slots()?;
         let flags: Vec<(u32, SlotFlags)> = slots.iter().map(|slot| (slot.number, slot.flags)).collect();
         let found = engine::Found {
@@ -220,8 +233,14 @@ impl Updater {
             boot_id: &self.boot_id,
         };
         let start = engine::derive(&found);
-        if !matches!(start, engine::Start::RollsBack(_)) {
-            self.kept.rollback = None;
+        if !matches!(start, engine::Start::RollsBack(_))
+            && let Some(rollback) = self.kept.rollback.take()
+            && rollback.slot != self.record.slot
+        {
+            tracing::warn!(
+                "version {} was to run again, as a person decided, and does not",
+                rollback.version
+            );
         }
         tracing::info!(
             "version {} runs in slot {}: {}",
@@ -255,11 +274,7 @@ impl Updater {
             engine::Start::FellBack(installed) => self.fell_back(&installed)?,
             engine::Start::SetAside(_) => self.kept.installed = None,
         }
-        // A full /var is no reason not to run: what is not kept is found out again at the
-        // next start, and nothing is installed before it can be kept.
-        if let Err(error) = self.keep() {
-            tracing::warn!("{}", proa_base::cli::chain(&error));
-        }
+        self.keep_or_tell();
         self.tell_what_is_unknown().await;
         Ok((state, Instant::now() + wait))
     }

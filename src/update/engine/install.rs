@@ -57,18 +57,37 @@ pub fn slots(disk: &Disk) -> Result<Vec<Slot>, Error> {
 /// [`Error::Flags`] when the disk holds others afterwards, and the disk's.
 pub fn write_flags(medium: &impl Medium, disk: &Disk, changes: &[(u32, SlotFlags)]) -> Result<(), Error> {
     let bits: Vec<(u32, u64)> = changes.iter().map(|(number, flags)| (*number, flags.0)).collect();
-    for step in disk.table()?.change(&bits)? {
-        let done = match step {
-            Step::Write { offset, bytes } => medium.write(offset, &bytes),
-            Step::Sync => medium.sync(),
-        };
-        done.map_err(file("write the partition table of", disk.path()))?;
-    }
+    perform(medium, disk, &disk.table()?.change(&bits)?)?;
     let there = slots(disk)?;
     let is_there = |(number, flags): &(u32, SlotFlags)| {
         there.iter().any(|slot| slot.number == *number && slot.flags == *flags)
     };
     if disk.table()?.damage().is_none() && changes.iter().all(is_there) { Ok(()) } else { Err(Error::Flags) }
+}
+
+/// Makes both copies of the table equal again, where they are not.
+///
+/// # Errors
+/// The disk's.
+pub fn mend(medium: &impl Medium, disk: &Disk) -> Result<(), Error> {
+    perform(medium, disk, &disk.table()?.repair()?)
+}
+
+/// Performs a plan. What is read of it afterwards comes from the medium.
+fn perform(medium: &impl Medium, disk: &Disk, plan: &[Step]) -> Result<(), Error> {
+    for step in plan {
+        let done = match step {
+            Step::Write { offset, bytes } => medium.write(*offset, bytes),
+            Step::Sync => medium.sync(),
+        };
+        done.map_err(file("write the partition table of", disk.path()))?;
+    }
+    for step in plan {
+        if let Step::Write { offset, bytes } = step {
+            medium.forget(*offset, bytes.len() as u64);
+        }
+    }
+    Ok(())
 }
 
 /// Makes the slot with this partition number unbootable.
@@ -90,7 +109,16 @@ pub fn activate(medium: &impl Medium, disk: &Disk, number: u32, _: &Sealed) -> R
     boot_next(medium, disk, number, |flags| flags)
 }
 
-/// Lets the slot with this partition number boot next, which has been found good.
+/// Lets the slot with this partition number boot next, on probation, although it has
+/// been found good once.
+///
+/// # Errors
+/// As [`write_flags`].
+pub fn try_again(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), Error> {
+    boot_next(medium, disk, number, |flags| flags)
+}
+
+/// Lets the slot with this partition number, which runs and was found good, boot next.
 ///
 /// # Errors
 /// As [`write_flags`].
@@ -114,7 +142,7 @@ fn boot_next(
     write_flags(medium, disk, &changes)
 }
 
-/// Marks the slot with this partition number as good, and mends the table.
+/// Marks the slot with this partition number as good.
 ///
 /// # Errors
 /// As [`write_flags`].
@@ -127,7 +155,7 @@ pub fn mark_good(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), E
 /// The data of a slot was read back and is the release's; what that gave.
 pub struct Matched {
     superblock: Superblock,
-    tree: Vec<u8>,
+    levels: Vec<Vec<u8>>,
 }
 
 /// Data, superblock and tree were read back.
@@ -139,11 +167,11 @@ impl Matched {
     /// # Errors
     /// [`Error::ReadBack`] when it is another one.
     pub fn new(tree: Tree, data_blocks: u64, salt: [u8; SALT_BYTES], want: Sha256) -> Result<Self, Error> {
-        let Tree { root_hash, blocks } = tree;
+        let Tree { root_hash, levels } = tree;
         if root_hash != want {
             return Err(Error::ReadBack { got: root_hash.to_string(), want: want.to_string() });
         }
-        Ok(Self { superblock: Superblock { data_blocks, salt, root_hash }, tree: blocks })
+        Ok(Self { superblock: Superblock { data_blocks, salt, root_hash }, levels })
     }
 }
 
@@ -153,11 +181,15 @@ impl Matched {
 /// [`Error::TreeReadBack`], and the disk's.
 pub fn seal(medium: &impl Medium, slot: &Slot, matched: &Matched) -> Result<Sealed, Error> {
     let block = matched.superblock.render();
-    let parts =
-        [(matched.superblock.offset(), &block[..]), (matched.superblock.tree_offset(), &matched.tree)];
+    let mut parts = vec![(matched.superblock.offset(), &block[..])];
+    let mut offset = matched.superblock.tree_offset();
+    for level in &matched.levels {
+        parts.push((offset, level));
+        offset += level.len() as u64;
+    }
     let mut room = Room::of_small_pages(CHUNK_BYTES);
     let at = |offset, number| slot.start + offset + (number * CHUNK_BYTES) as u64;
-    for (offset, bytes) in parts {
+    for (offset, bytes) in &parts {
         for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
             let copy = &mut room.all()[..chunk.len()];
             copy.copy_from_slice(chunk);
@@ -167,7 +199,7 @@ pub fn seal(medium: &impl Medium, slot: &Slot, matched: &Matched) -> Result<Seal
     medium.sync().map_err(file("write", "the hash tree"))?;
     // What is compared is what was read, and not what lay there.
     room.all().fill(0);
-    for (offset, bytes) in parts {
+    for (offset, bytes) in &parts {
         medium.forget(slot.start + offset, bytes.len() as u64);
         for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
             let read = &mut room.all()[..chunk.len()];

@@ -40,6 +40,9 @@ pub trait Medium: Send + Sync + 'static {
 /// have to be multiples of: the largest sector that disks have.
 const ALIGNMENT: usize = 4096;
 
+/// Bytes of a page of the kernel's cache.
+const PAGE_BYTES: u64 = 4096;
+
 /// Bytes of a large page on `x86_64`.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -113,10 +116,14 @@ impl DiskFile {
         self.under_way.lock().expect("nothing that holds it panics")
     }
 
-    fn send(&self, offset: u64, bytes: u64, flags: libc::c_uint) {
-        // SAFETY: a system call about an open file; it changes no memory. It is
-        // advice: what it does not do, the next sync does.
-        unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset as i64, bytes as i64, flags) };
+    /// Sends what was written on its way, or waits for it. Who waits is told of an error
+    /// of the medium, and the next sync is not told of it again.
+    fn send(&self, offset: u64, bytes: u64, flags: libc::c_uint) -> io::Result<()> {
+        // SAFETY: a system call about an open file; it changes no memory.
+        match unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset as i64, bytes as i64, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 
@@ -132,10 +139,10 @@ impl Medium for DiskFile {
             return direct.write_all_at(bytes, offset);
         }
         self.file.write_all_at(bytes, offset)?;
-        self.send(offset, bytes.len() as u64, libc::SYNC_FILE_RANGE_WRITE);
+        self.send(offset, bytes.len() as u64, libc::SYNC_FILE_RANGE_WRITE)?;
         let before = self.under_way().replace((offset, bytes.len() as u64));
         if let Some((offset, bytes)) = before {
-            self.send(offset, bytes, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
+            self.send(offset, bytes, libc::SYNC_FILE_RANGE_WAIT_BEFORE)?;
             self.forget(offset, bytes);
         }
         Ok(())
@@ -147,9 +154,13 @@ impl Medium for DiskFile {
     }
 
     fn forget(&self, offset: u64, bytes: u64) {
-        // SAFETY: as in `send`.
+        // A page that is only partly meant would be kept. None is lost that waits to be written.
+        let start = offset - offset % PAGE_BYTES;
+        let length = (offset + bytes).next_multiple_of(PAGE_BYTES) - start;
+        // SAFETY: a system call about an open file; it changes no memory. It is advice:
+        // what else holds a page keeps it.
         unsafe {
-            libc::posix_fadvise(self.file.as_raw_fd(), offset as i64, bytes as i64, libc::POSIX_FADV_DONTNEED)
+            libc::posix_fadvise(self.file.as_raw_fd(), start as i64, length as i64, libc::POSIX_FADV_DONTNEED)
         };
     }
 }

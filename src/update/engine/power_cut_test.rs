@@ -93,7 +93,7 @@ fn sealed(data: &[u8]) -> (Vec<u8>, Superblock) {
     tree.push(data).unwrap();
     let tree = tree.finish().unwrap();
     let superblock = Superblock { data_blocks: DATA_BLOCKS, salt, root_hash: tree.root_hash };
-    ([data, &superblock.render(), &tree.blocks].concat(), superblock)
+    ([data, &superblock.render(), &tree.levels.concat()].concat(), superblock)
 }
 
 /// A disk on which A runs and B holds an older system that once was good.
@@ -253,8 +253,8 @@ impl Witness {
             let mut tree = TreeBuilder::new(data_blocks, &superblock.salt).ok()?;
             tree.push(&slot[..data_bytes]).ok()?;
             let tree = tree.finish().ok()?;
-            let there = &slot[data_bytes + BLOCK_BYTES..][..tree.blocks.len()];
-            (tree.root_hash == superblock.root_hash && there == tree.blocks).then_some(())
+            let there = &slot[data_bytes + BLOCK_BYTES..][..tree.levels.concat().len()];
+            (tree.root_hash == superblock.root_hash && there == tree.levels.concat()).then_some(())
         };
         let is_whole = check().is_some();
         self.known.insert((index, slot), is_whole);

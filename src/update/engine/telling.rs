@@ -47,9 +47,7 @@ impl Updater {
             Err(error) => tracing::debug!("{}", proa_base::cli::chain(&error)),
         }
         self.http = http;
-        if let Err(error) = self.keep() {
-            tracing::warn!("{}", proa_base::cli::chain(&error));
-        }
+        self.keep_or_tell();
     }
 
     /// Tells store and server what they do not know yet.

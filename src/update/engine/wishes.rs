@@ -1,7 +1,12 @@
 //! What a person can ask of the updater beside an update: forgetting one, and going
 //! back.
 
-use proa_update_model::{engine::Target, error_code::ErrorCode, failure::Failure, kept::Rollback};
+use proa_update_model::{
+    engine::Target,
+    error_code::ErrorCode,
+    failure::Failure,
+    kept::{Installed, Rollback},
+};
 
 use crate::{
     daemon::{Updater, now_unix_s},
@@ -13,16 +18,27 @@ impl Updater {
     /// Makes what was staged unbootable again, or lets what runs boot next again.
     pub(crate) fn withdraw(&mut self) -> Result<(), Error> {
         let (slots, running) = self.slots()?;
-        if self.kept.rollback.is_some() {
-            // The other slot keeps its proof: it is what this one may fall back to.
-            install::return_to(&*self.medium, &self.disk, slots[running].number)?;
+        let running = slots[running].number;
+        if let Some(rollback) = &self.kept.rollback {
+            // The other slot has its proof back: it is what this one may fall back to.
+            install::mark_good(&*self.medium, &self.disk, rollback.slot)?;
+            install::return_to(&*self.medium, &self.disk, running)?;
             self.kept.failures.forget(&self.record.root_hash);
             self.kept.rollback = None;
         }
-        let staged = self.kept.installed.as_ref().map(|installed| installed.slot);
-        if let Some(slot) =
-            slots.iter().find(|slot| Some(slot.number) == staged && slot.number != slots[running].number)
+        let is_staged =
+            |slot: &Slot, installed: &Installed| slot.number == installed.slot && slot.number != running;
+        let before = self.kept.clone();
+        if let Some(installed) = &mut self.kept.installed
+            && let Some(slot) = slots.iter().find(|slot| is_staged(slot, installed))
         {
+            // First that it is not to boot, then the flags: a start that finds them gone
+            // would take the release for one that failed.
+            installed.is_active = false;
+            if let Err(error) = self.keep() {
+                self.kept = before;
+                return Err(error);
+            }
             install::retire(&*self.medium, &self.disk, slot.number)?;
         }
         self.kept.installed = None;
@@ -35,11 +51,14 @@ impl Updater {
                 *time = 0;
             }
         }
-        self.keep()
+        // What is to boot is decided by now, and told as it is.
+        self.keep_or_tell();
+        Ok(())
     }
 
-    /// Lets the other slot boot next, if it has shown once that it is good. What
-    /// runs is not installed again by itself.
+    /// Lets the other slot boot next, if it has shown once that it is good. It has to
+    /// show it again: meanwhile its blocks may have rotted. What runs is not
+    /// installed again by itself.
     pub(crate) fn roll_back(&mut self) -> Result<Target, Error> {
         let refuse = |text: &str| Error::Policy { code: ErrorCode::IgnoredPolicy, text: text.to_owned() };
         let (slots, running) = self.slots()?;
@@ -67,7 +86,7 @@ impl Updater {
         });
         // It is remembered before the flags are changed: whatever cuts in between, a
         // machine that went back does not install again what it went back from.
-        let done = self.keep().and_then(|()| install::return_to(&*self.medium, &self.disk, slot.number));
+        let done = self.keep().and_then(|()| install::try_again(&*self.medium, &self.disk, slot.number));
         if let Err(error) = done {
             self.kept = before;
             // The error that is told is the one that led here.

@@ -70,8 +70,8 @@ pub enum Event {
     Offered(Target),
     /// The passive slot cannot be booted any more, on both copies of the table.
     Retired,
-    /// Every operation was written and flushed, and the payload's own hash and
-    /// signature are right.
+    /// The payload came, its own hash and signature are right, and its operations are
+    /// being written.
     Written,
     /// What was read back has the signed root hash.
     DataMatched,
@@ -85,8 +85,6 @@ pub enum Event {
     Failed(Trouble),
     /// The server was told, or will be later.
     Reported,
-    /// A person wants to forget about what was staged.
-    Reset,
     /// What was staged does not boot next any more.
     Withdrawn,
     /// Nothing is known against what was staged.
@@ -104,7 +102,7 @@ pub enum Effect {
     Retire,
     /// Fetch the payload and write its operations.
     Download,
-    /// Flush, drop what is cached, and read all data.
+    /// Wait until all data was written, flushed and read back.
     ReadBack,
     /// Write superblock and tree, flush, and read them.
     Seal,
@@ -152,7 +150,6 @@ impl State {
                 On::Failed(trouble),
             ) => (S::Reporting(trouble.clone()), vec![Do::Report(trouble)]),
             (S::Reporting(_), On::Reported | On::Failed(_)) => (S::Idle, vec![]),
-            (S::NeedReboot(_), On::Reset) => (S::Idle, vec![Do::Withdraw]),
             (S::NeedReboot(_), On::Withdrawn) => (S::Idle, vec![]),
             // A release that waits is not replaced by a newer one: the slot would be
             // unbootable for the length of a download, and reboots are rare enough. But
@@ -161,7 +158,7 @@ impl State {
             (state @ S::NeedReboot(_), On::CheckDue) => (state, vec![Do::Reconsider]),
             (state @ S::NeedReboot(_), On::Condemned) => (state, vec![Do::Withdraw]),
             (state @ S::NeedReboot(_), On::Sound | On::Failed(_)) => (state, vec![]),
-            (S::Idle, On::Reset | On::Withdrawn) => (S::Idle, vec![]),
+            (S::Idle, On::Withdrawn) => (S::Idle, vec![]),
             (state, event) => return Err(Unexpected(Box::new(state), Box::new(event))),
         })
     }

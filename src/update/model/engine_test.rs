@@ -25,7 +25,6 @@ fn every_event() -> Vec<Event> {
         Event::Unfit,
         Event::Failed(trouble()),
         Event::Reported,
-        Event::Reset,
         Event::Withdrawn,
         Event::Sound,
         Event::Condemned,

@@ -250,8 +250,8 @@ impl fmt::Display for DmTable {
 pub struct Tree {
     /// The hash of its top block, or of the only block of data.
     pub root_hash: Sha256,
-    /// The blocks that follow the superblock, top level first.
-    pub blocks: Vec<u8>,
+    /// The blocks that follow the superblock, level by level, the top one first.
+    pub levels: Vec<Vec<u8>>,
 }
 
 /// Makes a tree of blocks of data that come in order.
@@ -271,7 +271,8 @@ impl TreeBuilder {
     /// # Errors
     /// [`Fault::DataBlocks`] when it is none or more than [`DATA_BLOCKS_MAX`].
     pub fn new(data_blocks: u64, salt: &[u8; SALT_BYTES]) -> Result<Self, Fault> {
-        let bytes = checked_count(data_blocks)? as usize * HASH_BYTES;
+        // With room for the zeros at the end.
+        let bytes = (checked_count(data_blocks)? as usize * HASH_BYTES).next_multiple_of(BLOCK_BYTES);
         Ok(Self { salted: Salted::new(salt), data_blocks, leaves: Vec::with_capacity(bytes) })
     }
 
@@ -304,18 +305,18 @@ impl TreeBuilder {
             return Err(Fault::Count { want: self.data_blocks, got });
         }
         let mut level = self.leaves;
-        let mut below = Vec::new();
+        let mut levels = Vec::new();
         while level.len() > HASH_BYTES {
             level.resize(level.len().next_multiple_of(BLOCK_BYTES), 0);
             let mut above = Vec::new();
             self.salted.hash_each(level.as_chunks::<BLOCK_BYTES>().0, &mut above);
-            below.push(level);
+            levels.push(level);
             level = above;
         }
-        below.reverse();
+        levels.reverse();
         let mut root_hash = [0; HASH_BYTES];
         root_hash.copy_from_slice(&level);
-        Ok(Tree { root_hash: Sha256(root_hash), blocks: below.concat() })
+        Ok(Tree { root_hash: Sha256(root_hash), levels })
     }
 }
 

@@ -53,8 +53,8 @@ fn trees_are_those_of_veritysetup() {
     for (blocks, of_hashes, root_hash, tree_hash) in FORMATTED {
         let tree = tree(&data(blocks), 256);
         assert_eq!(tree.root_hash.to_string(), root_hash, "{blocks} blocks");
-        assert_eq!(Sha256::of(&tree.blocks).to_string(), tree_hash, "{blocks} blocks");
-        assert_eq!(tree.blocks.len() / BLOCK_BYTES, of_hashes as usize, "{blocks} blocks");
+        assert_eq!(Sha256::of(&tree.levels.concat()).to_string(), tree_hash, "{blocks} blocks");
+        assert_eq!(tree.levels.concat().len() / BLOCK_BYTES, of_hashes as usize, "{blocks} blocks");
         assert_eq!(tree_blocks(blocks.into()), of_hashes, "{blocks} blocks");
         assert_eq!(sealed_bytes(blocks.into()), (u64::from(blocks) + 1 + of_hashes) * 4096);
     }
