@@ -52,6 +52,9 @@ fn bad_flags_are_named() {
         ("--election-timeout=100",     "etcd: --election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]\n"),
         ("--discovery=lan://x?size=0", "etcd: --discovery: bad value \"lan://x?size=0\": give lan://NAME?size=N with N from 1 to 9\n"),
         ("--initial-cluster=o=http://127.0.0.1:1", "etcd: --initial-cluster: no member is named \"default\", which is --name; add default=URL\n"),
+        ("--listen-client-urls=unix://", "etcd: --listen-client-urls: bad value \"unix://\": give unix://PATH or unix://HOST:PORT, without space, ?, # or %, and no @ in HOST\n"),
+        ("--listen-client-urls=unix:///nowhere/x", "etcd: listen unix /nowhere/x: bind: no such file or directory\n"),
+        ("--listen-client-urls=http://127.0.0.1:1/x", "etcd: --listen-client-urls: bad value \"http://127.0.0.1:1/x\": give http://HOST:PORT or https://HOST:PORT\n"),
         ("word",                       "etcd: unexpected argument \"word\"; etcd takes only flags\n"),
     ];
     for (flag, want) in rows {

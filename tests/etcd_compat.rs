@@ -282,7 +282,7 @@ fn our_etcdctl_refuses_as_etcds_does() {
         ("get a --foo",             1,   "Error: unknown flag: --foo\n"),
         ("get a --order=FOO",       4,   "Error: bad sort order FOO\n"),
         ("get a --prefix --from-key", 128, "Error: `--prefix` and `--from-key` cannot be set at the same time, choose one\n"),
-        ("get a --endpoints=ftp://x:1", 128, "Error: bad endpoint \"ftp://x:1\": the scheme must be http or https\n"),
+        ("get a --endpoints=ftp://x:1", 128, "Error: bad endpoint \"ftp://x:1\": give http://HOST:PORT, https://HOST:PORT or unix://SOCKET\n"),
         ("lease grant x",           128, "Error: bad TTL \"x\": give a number of seconds\n"),
     ];
     for (line, code, want) in rows {

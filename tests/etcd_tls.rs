@@ -322,7 +322,7 @@ fn post(url: &str, ca: &Ca, identity: &pki::Files, path: &str, headers: &str, bo
     let address = url.strip_prefix("https://").unwrap();
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut stream = ClientTls::new(files).unwrap().connect_blocking(address, stream).unwrap();
+    let mut stream = ClientTls::new(files).unwrap().connect_blocking(address, stream.into()).unwrap();
     let length = body.len();
     write!(stream, "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n").unwrap();
     write!(stream, "{headers}Content-Length: {length}\r\n\r\n{body}").unwrap();

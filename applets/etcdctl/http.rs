@@ -6,8 +6,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
+use proa_etcd_client::Socket;
+use proa_etcd_client::api::url::{self, Address, Url};
 use proa_etcd_client::tls::{ClientTls, Stream, TlsFiles};
-use tokio::net::TcpStream;
 
 /// More than a whole v2 tree in one answer: a guard against a peer that never ends.
 const MAX_BODY_BYTES: usize = 1 << 30;
@@ -15,7 +16,7 @@ const MAX_BODY_BYTES: usize = 1 << 30;
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    /// The URL of a member; one of `http` and `https` may have no port.
     pub base: String,
     /// Path and query.
     pub path: String,
@@ -51,14 +52,14 @@ pub struct Answer {
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No URL of a member.
-    #[error("bad endpoint {0:?}: want http://HOST:PORT or https://HOST:PORT")]
-    BadUrl(String),
+    /// No URL of a member, and what would be one.
+    #[error("bad endpoint {0:?}: {1}")]
+    BadUrl(String, String),
     /// Nobody listens: nothing was asked.
-    #[error("dial tcp {at}: connect: {why}")]
+    #[error("dial {} {at}: connect: {why}", at.network())]
     Connect {
-        /// Host and port.
-        at: String,
+        /// Who was dialed.
+        at: Address,
         /// The system's word.
         why: String,
     },
@@ -76,7 +77,7 @@ pub enum Error {
 impl Error {
     /// Whether the request is known to have had no effect.
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::BadUrl(_) | Self::Connect { .. } | Self::Handshake(_))
+        matches!(self, Self::BadUrl(..) | Self::Connect { .. } | Self::Handshake(_))
     }
 }
 
@@ -90,54 +91,58 @@ pub async fn ask(ask: &Ask, timeout: Duration) -> Result<Answer, Error> {
 
 /// Asks and waits for as long as it takes, as one who watches does.
 pub async fn ask_patiently(ask: &Ask) -> Result<Answer, Error> {
-    let bad = || Error::BadUrl(ask.base.clone());
-    let uri: Uri = ask.base.trim_end_matches('/').parse().map_err(|_| bad())?;
-    let Some(authority) = uri.authority() else { return Err(bad()) };
-    let default_port = match uri.scheme_str() {
-        Some("http") => 80,
-        Some("https") => 443,
-        Some(_) | None => return Err(bad()),
-    };
-    let at = match authority.port() {
-        Some(_) => authority.to_string(),
-        None => format!("{authority}:{default_port}"),
-    };
+    let Url { encrypted, address } =
+        parse(ask.base.trim_end_matches('/')).map_err(|right| Error::BadUrl(ask.base.clone(), right))?;
     let broken = |error: &dyn std::fmt::Display| Error::Broken(error.to_string());
-    let stream = TcpStream::connect(&at)
+    let stream = Socket::connect(&address)
         .await
-        .map_err(|error| Error::Connect { at: at.clone(), why: reason(&error) })?;
-    let stream = match default_port {
-        443 => shake_hands(ask, &at, stream).await?,
-        _ => Stream::Plain(stream),
+        .map_err(|error| Error::Connect { at: address.clone(), why: reason(&error) })?;
+    let stream = match encrypted {
+        true => shake_hands(ask, &address, stream).await?,
+        false => Stream::Plain(stream),
     };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     // Ends with the sender; what breaks it is said where the answer is awaited.
     tokio::spawn(async move { drop(connection.await) });
-    let answer = sender.send_request(request(ask, &at)?).await.map_err(|error| broken(&error))?;
+    let answer = sender.send_request(request(ask, &address)?).await.map_err(|error| broken(&error))?;
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| broken(&error))?;
     Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
 }
 
-async fn shake_hands(ask: &Ask, at: &str, stream: TcpStream) -> Result<Stream, Error> {
+/// The URL of a member, with the port of its scheme when it has none.
+fn parse(base: &str) -> Result<Url, String> {
+    let uri: Option<Uri> = base.parse().ok();
+    let portless = uri.filter(|uri| uri.authority().is_some_and(|authority| authority.port().is_none()));
+    let whole = match portless.as_ref().and_then(Uri::scheme_str) {
+        Some("http") => format!("{base}:80"),
+        Some("https") => format!("{base}:443"),
+        Some(_) | None => base.to_owned(),
+    };
+    url::parse(&whole)
+}
+
+async fn shake_hands(ask: &Ask, at: &Address, stream: Socket) -> Result<Stream<Socket>, Error> {
     let files = TlsFiles { protocols: vec![b"http/1.1".to_vec()], ..ask.tls.clone() };
     let tls = ClientTls::new(files).map_err(|error| {
         let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
         Error::Handshake(format!("{error}{}", source.unwrap_or_default()))
     })?;
-    tls.connect(at, stream).await.map_err(|error| Error::Handshake(error.to_string()))
+    tls.connect(&at.authority(), stream).await.map_err(|error| Error::Handshake(error.to_string()))
 }
 
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         _ => error.to_string(),
     }
 }
 
-fn request(ask: &Ask, host: &str) -> Result<Request<Full<Bytes>>, Error> {
-    let mut request = Request::builder().method(ask.method.clone()).uri(&ask.path).header(header::HOST, host);
+fn request(ask: &Ask, at: &Address) -> Result<Request<Full<Bytes>>, Error> {
+    let mut request =
+        Request::builder().method(ask.method.clone()).uri(&ask.path).header(header::HOST, at.authority());
     if let Some(user) = &ask.user {
         let token = super::json::base64(user.as_bytes());
         request =

@@ -141,7 +141,11 @@ impl Cluster {
         let member = |(number, peer): (usize, &String)| {
             Member::new(folder, &format!("m{number}"), peer, &list.join(","), more)
         };
-        let mut members: Vec<Member> = peers.iter().enumerate().map(member).collect();
+        Self::start_these(peers.iter().enumerate().map(member).collect())
+    }
+
+    /// Starts these members and waits for a leader.
+    pub fn start_these(mut members: Vec<Member>) -> Self {
         members.iter_mut().for_each(Member::start);
         let mut cluster = Self { members, _folder: None };
         cluster.wait_ready();

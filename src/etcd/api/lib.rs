@@ -26,6 +26,7 @@ pub mod descriptor;
 pub mod errors;
 pub mod json;
 pub mod routes;
+pub mod url;
 pub mod v2;
 
 pub use errors::EtcdError;

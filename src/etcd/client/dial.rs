@@ -1,4 +1,4 @@
-//! How a gRPC channel reaches a member with TLS.
+//! How a gRPC channel reaches a member with TLS or by a unix socket.
 
 use std::future::Future;
 use std::io;
@@ -6,20 +6,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use proa_etcd_api::url::Address;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 
+use crate::socket::Socket;
 use crate::tls::{ClientTls, Stream};
 
-/// Dials a member and shakes hands with it.
+/// Dials a member and, with TLS, shakes hands with it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    pub(crate) tls: ClientTls,
+    pub(crate) address: Address,
+    pub(crate) tls: Option<ClientTls>,
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Stream>;
+    type Response = TokioIo<Stream<Socket>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -27,14 +29,15 @@ impl Service<Uri> for Dialer {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.tls.clone();
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { address, tls } = self.clone();
         Box::pin(async move {
-            // An endpoint has a host and a port, or it was refused before.
-            let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-            let stream = TcpStream::connect(authority).await?;
-            stream.set_nodelay(true)?;
-            tls.connect(authority, stream).await.map(TokioIo::new)
+            let socket = Socket::connect(&address).await?;
+            let stream = match tls {
+                None => Stream::Plain(socket),
+                Some(tls) => tls.connect(&address.authority(), socket).await?,
+            };
+            Ok(TokioIo::new(stream))
         })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use proa_etcd_api::url::{self, Address, Url};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::dial::Dialer;
@@ -21,7 +22,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// One member's client URL and the connection to it, opened at first use.
 struct Member {
     endpoint: Endpoint,
-    /// How it is dialed; plainly when this is none.
+    /// How it is dialed, when not plainly and over the network.
     dialer: Option<Dialer>,
     channel: Mutex<Option<Channel>>,
 }
@@ -47,16 +48,23 @@ impl Members {
         }
         let mut members = Vec::new();
         for text in endpoints {
-            let (url, encryption) = normalise(text, tls.is_some()).map_err(|reason| bad(text, reason))?;
-            let dialer = match (encryption, tls) {
-                (Encryption::Off, _) => None,
-                (Encryption::On, Some(tls)) => Some(Dialer { tls: tls.clone() }),
-                // An https URL alone means: whom the system trusts.
-                (Encryption::On, None) => {
-                    Some(Dialer { tls: ClientTls::new(grpc_files(TlsFiles::default()))? })
-                }
+            let Url { encrypted, address } =
+                normalise(text, tls.is_some()).map_err(|reason| bad(text, &reason))?;
+            let scheme = if encrypted { "https" } else { "http" };
+            let uri = match &address {
+                Address::Tcp(there) => format!("{scheme}://{there}"),
+                // A path is no authority, and nobody looks at this one.
+                Address::Unix(_) => format!("{scheme}://localhost"),
             };
-            let endpoint = Endpoint::from_shared(url)
+            let tls = match (encrypted, tls) {
+                (false, _) => None,
+                (true, Some(tls)) => Some(tls.clone()),
+                // An https URL alone means: whom the system trusts.
+                (true, None) => Some(ClientTls::new(grpc_files(TlsFiles::default()))?),
+            };
+            let is_plain = tls.is_none() && address.tcp().is_some();
+            let dialer = (!is_plain).then_some(Dialer { address, tls });
+            let endpoint = Endpoint::from_shared(uri)
                 .map_err(|error| bad(text, &error.to_string()))?
                 .connect_timeout(connect_timeout)
                 .tcp_nodelay(true)
@@ -95,36 +103,19 @@ impl Members {
     }
 }
 
-/// Whether a member is dialed with TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encryption {
-    Off,
-    On,
-}
-
 /// `files` for connections that speak gRPC.
 pub(crate) fn grpc_files(files: TlsFiles) -> TlsFiles {
     TlsFiles { protocols: vec![b"h2".to_vec()], ..files }
 }
 
-/// `host:port` and its URL name the same member; without a scheme TLS is
-/// spoken when there are settings for it, as etcd's own clients do.
-fn normalise(text: &str, has_tls: bool) -> Result<(String, Encryption), &'static str> {
-    let (encryption, rest) = match text.split_once("://") {
-        None if has_tls => (Encryption::On, text),
-        None => (Encryption::Off, text),
-        Some(("http", rest)) => (Encryption::Off, rest),
-        Some(("https", rest)) => (Encryption::On, rest),
-        Some(_) => return Err("the scheme must be http or https"),
+/// `host:port` and its URL name the same member. Without a scheme, and by `unix`, TLS is
+/// spoken when there are settings for it. Source: etcd's `Client.processCreds`.
+fn normalise(text: &str, has_tls: bool) -> Result<Url, String> {
+    let Some((scheme, _)) = text.split_once("://") else {
+        return Ok(Url { encrypted: has_tls, ..url::parse(&format!("http://{text}"))? });
     };
-    let scheme = if encryption == Encryption::On { "https" } else { "http" };
-    let host_and_port = rest.trim_end_matches('/');
-    match host_and_port.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok((format!("{scheme}://{host_and_port}"), encryption))
-        }
-        _ => Err("want http://HOST:PORT or https://HOST:PORT"),
-    }
+    let url = url::parse(text)?;
+    Ok(Url { encrypted: url.encrypted || (scheme == "unix" && has_tls), ..url })
 }
 
 #[cfg(test)]
@@ -132,23 +123,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_host_and_port_with_or_without_a_scheme() {
-        use Encryption::{Off, On};
+    fn endpoints_are_urls_or_host_and_port() {
+        let wrong = "give http://HOST:PORT or https://HOST:PORT";
         #[rustfmt::skip]
         let rows = [
-            ("127.0.0.1:2379",        false, Ok(("http://127.0.0.1:2379", Off))),
-            ("127.0.0.1:2379",        true,  Ok(("https://127.0.0.1:2379", On))),
-            ("http://node:2379/",     true,  Ok(("http://node:2379", Off))),
-            ("http://[::1]:2379",     false, Ok(("http://[::1]:2379", Off))),
-            ("https://node:2379",     false, Ok(("https://node:2379", On))),
-            ("unix:///run/x",         false, Err("the scheme must be http or https")),
-            ("node",                  false, Err("want http://HOST:PORT or https://HOST:PORT")),
-            ("http://:2379",          false, Err("want http://HOST:PORT or https://HOST:PORT")),
-            ("node:99999",            false, Err("want http://HOST:PORT or https://HOST:PORT")),
+            ("127.0.0.1:2379",        false, Ok((false, "127.0.0.1:2379"))),
+            ("127.0.0.1:2379",        true,  Ok((true, "127.0.0.1:2379"))),
+            ("http://node:2379/",     true,  Ok((false, "node:2379"))),
+            ("http://[::1]:2379",     false, Ok((false, "[::1]:2379"))),
+            ("https://node:2379",     false, Ok((true, "node:2379"))),
+            ("unix:///run/x",         false, Ok((false, "/run/x"))),
+            ("unix://localhost:1",    true,  Ok((true, "localhost:1"))),
+            ("unixs://localhost:1",   false, Ok((true, "localhost:1"))),
+            ("node",                  false, Err(wrong)),
+            ("http://:2379",          false, Err(wrong)),
+            ("node:99999",            false, Err(wrong)),
         ];
         for (text, has_tls, want) in rows {
-            let want = want.map(|(url, encryption)| (url.to_owned(), encryption));
-            assert_eq!(normalise(text, has_tls), want, "{text}");
+            let found = normalise(text, has_tls).map(|url| (url.encrypted, url.address.to_string()));
+            let want = want.map(|(encrypted, address)| (encrypted, address.to_owned()));
+            assert_eq!(found, want.map_err(str::to_owned), "{text}");
         }
     }
 

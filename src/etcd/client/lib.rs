@@ -12,6 +12,7 @@ mod login;
 mod pb;
 mod queue;
 mod route;
+mod socket;
 pub mod srv;
 pub mod tls;
 mod watch;
@@ -46,6 +47,7 @@ use proa_etcd_api::etcdserverpb::{
 };
 use prost::bytes::Bytes;
 pub use queue::{Place, key_of};
+pub use socket::Socket;
 pub use tonic::Code;
 use tonic::transport::Channel;
 pub use watch::{Watch, WatchItem, WatchOptions};

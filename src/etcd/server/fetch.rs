@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use proa_etcd_api::url::parse;
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::{ClientTls, Stream, TlsFiles};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Longest time for a request and its answer.
@@ -53,12 +54,13 @@ async fn ask(method: Method, url: &str, form: Option<String>, proxy: Option<&str
         Some(_) | None => return Err(bad()),
     };
     let authority = format!("{host}:{}", uri.port_u16().unwrap_or(default_port));
+    let address = parse(&format!("http://{authority}")).map_err(|_| bad())?.address;
     let is_encrypted = default_port == 443;
     let stream = match proxy {
-        None => TcpStream::connect(&authority).await?,
+        None => Socket::connect(&address).await?,
         Some(proxy) => {
-            let at = crate::peer::authority(proxy).map_err(io::Error::other)?;
-            let stream = TcpStream::connect(at).await?;
+            let proxy = parse(proxy).map_err(io::Error::other)?;
+            let stream = Socket::connect(&proxy.address).await?;
             if is_encrypted { tunnel(stream, &authority).await? } else { stream }
         }
     };
@@ -90,7 +92,7 @@ async fn ask(method: Method, url: &str, form: Option<String>, proxy: Option<&str
 }
 
 /// Has a proxy connect `stream` to `authority`. Source: RFC 9110, 9.3.6.
-async fn tunnel(mut stream: TcpStream, authority: &str) -> io::Result<TcpStream> {
+async fn tunnel(mut stream: Socket, authority: &str) -> io::Result<Socket> {
     let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();

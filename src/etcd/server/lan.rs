@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proa_base::ids::MachineId;
+use proa_etcd_api::url;
 use proa_etcd_replica::Founded;
 use proa_etcd_replica::founding::{
     BEACON_MS, Beacon, Cluster, Decision, Founding, MAX_SIZE, Machines, Myself, Promise,
@@ -23,7 +24,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::node::{Node, NodeError, write_durably};
-use crate::peer::authority;
 
 /// Where beacons are sent: a group of the administratively scoped block
 /// (RFC 2365), on the port after etcd's two.
@@ -380,7 +380,9 @@ fn encode(beacon: &Beacon) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Option<Beacon> {
     let wire = WireBeacon::decode(bytes).ok()?;
-    let is_url = |url: &String| url.len() <= MAX_URL_BYTES && authority(url).is_ok();
+    // A stranger may send members elsewhere on the network, not to sockets of their machines.
+    let is_far = |url: &String| url::parse(url).is_ok_and(|url| url.address.tcp().is_some());
+    let is_url = |url: &String| url.len() <= MAX_URL_BYTES && is_far(url);
     if !is_url(&wire.peer_url)
         || wire.client_urls.len() > MAX_CLIENT_URLS
         || !wire.client_urls.iter().all(is_url)

@@ -65,6 +65,20 @@ async fn three_of_four_machines_found_one_cluster_and_the_fourth_stands_by() {
     assert_eq!(promise.committed, Some(founded[0].cluster().founders));
 }
 
+#[test]
+fn a_beacon_that_names_a_socket_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let heard = |config: &LanConfig| {
+        let founded = Founded::by("demo", &[machine(0)].into(), |_| None);
+        decode(&encode(&Beacon::of_member(&config.myself(), founded.cluster()))).is_some()
+    };
+    let good = config(2, 0, 1, &folder);
+    let socket = "unix:///run/docker.sock".to_owned();
+    assert!(heard(&good));
+    assert!(!heard(&LanConfig { peer_url: socket.clone(), ..good.clone() }));
+    assert!(!heard(&LanConfig { client_urls: vec![socket], ..good }));
+}
+
 fn set() -> impl Strategy<Value = Option<Machines>> {
     proptest::option::of(proptest::collection::btree_set((0..20_u64).prop_map(machine), 0..=MAX_SIZE))
 }

@@ -17,6 +17,7 @@ pub mod lan;
 pub mod lease;
 mod lessor;
 mod listen;
+pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod node;

@@ -9,13 +9,14 @@ use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::Stream;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 
 use crate::authority::Filtered;
 use crate::grpc::{Front, Services};
+use crate::listener::Listener;
 use crate::prompt::{Begun, Prompt};
 use crate::tls::{ClientName, ServerTls};
 
@@ -41,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves clients, with TLS if it is given, until the member ends; then until
 /// the last connection has ended.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
+pub async fn serve(listener: Listener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
     let services = Services::new(&front);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let mut ends = pin!(front.ending.begun());
@@ -53,7 +54,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Ar
             accepted = accept => accepted,
         };
         match accepted {
-            Ok((connection, _)) => {
+            Ok(connection) => {
                 let (services, front, tls) = (services.clone(), Arc::clone(&front), tls.clone());
                 tokio::spawn(async move {
                     if let Err(error) = serve_connection(connection, tls, services, front).await {
@@ -75,11 +76,11 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Ar
 
 /// Serves metrics and health alone, until the task is dropped: for a port that
 /// others may reach than those who may be clients.
-pub async fn serve_metrics(listener: TcpListener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
+pub async fn serve_metrics(listener: Listener, tls: Option<Arc<ServerTls>>, front: Arc<Front>) {
     let places = Arc::new(Semaphore::new(MAX_METRICS_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((connection, _)) = listener.accept().await else {
+        let Ok(connection) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -94,7 +95,7 @@ pub async fn serve_metrics(listener: TcpListener, tls: Option<Arc<ServerTls>>, f
 }
 
 async fn serve_metrics_connection(
-    connection: TcpStream,
+    connection: Socket,
     tls: Option<Arc<ServerTls>>,
     front: Arc<Front>,
 ) -> io::Result<()> {
@@ -115,12 +116,11 @@ async fn serve_metrics_connection(
 }
 
 async fn serve_connection(
-    connection: TcpStream,
+    connection: Socket,
     tls: Option<Arc<ServerTls>>,
     services: Services,
     front: Arc<Front>,
 ) -> io::Result<()> {
-    connection.set_nodelay(true)?;
     let (connection, name) = match tls {
         None => (Stream::Plain(connection), None),
         Some(tls) => tls.accept(connection).await?,

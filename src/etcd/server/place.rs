@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proa_etcd_client::tls::ClientTls;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::{Cluster, Config, Fallback, Registration, SrvDomain, SrvRole, Start};
@@ -12,6 +11,7 @@ use crate::discovery::{
     DiscoveryError, Full, Myself, Registry, V2Registry, V3Registry, discover, find_members, find_others,
 };
 use crate::lan::{self, Discovered, LanConfig};
+use crate::listener::Listener;
 use crate::node::{Bootstrap, is_member};
 use crate::run::{RunError, tell_systemd};
 use crate::tls::{PeerTls, ServerTls};
@@ -51,7 +51,7 @@ impl From<watch::Receiver<Vec<String>>> for Standby {
 pub(crate) async fn stand_by(
     standby: Standby,
     lan: Option<&LanConfig>,
-    listeners: &[(TcpListener, Option<Arc<ServerTls>>)],
+    listeners: &[(Listener, Option<Arc<ServerTls>>)],
     tls: &PeerTls,
 ) -> Bootstrap {
     // Harnesses that start a proxy look for this line.

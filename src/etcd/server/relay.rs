@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proa_base::settings::{Program, Settings, checks, setting, switch};
+use proa_etcd_api::url;
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::ClientTls;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::config::url;
-use crate::peer::{authority, question};
+use crate::listener::{Listen, Listener};
+use crate::peer::question;
 use crate::run::tell_systemd;
 use crate::settings::{domain, label};
-use crate::tls::Listen;
 use records::Records;
 
 /// Connections passed on at a time.
@@ -63,13 +63,13 @@ impl Lost {
 }
 
 /// Passes every connection on to one of `urls`, in turn and by `rules`.
-async fn run(listener: &TcpListener, urls: watch::Receiver<Vec<String>>, rules: &Rules) {
+async fn run(listener: &Listener, urls: watch::Receiver<Vec<String>>, rules: &Rules) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let lost = Arc::new(Lost::default());
     let mut turn = 0_usize;
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let Ok((client, _)) = listener.accept().await else {
+        let Ok(client) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -86,20 +86,18 @@ async fn run(listener: &TcpListener, urls: watch::Receiver<Vec<String>>, rules: 
 
 /// Passes every connection on to one of `urls`, in turn; a member that takes
 /// none is left alone for a while.
-pub async fn standby(listener: &TcpListener, urls: watch::Receiver<Vec<String>>) {
+pub async fn standby(listener: &Listener, urls: watch::Receiver<Vec<String>>) {
     run(listener, urls, &Rules { retry_delay: RETRY_DELAY, priorities: BTreeMap::new() }).await;
 }
 
-async fn pass_on(mut client: TcpStream, urls: &[String], lost: &Lost) {
+async fn pass_on(mut client: Socket, urls: &[String], lost: &Lost) {
     for url in urls {
-        let Ok(address) = authority(url) else { continue };
-        let Ok(Ok(mut member)) = timeout(DIAL, TcpStream::connect(address)).await else {
+        let Ok(there) = url::parse(url) else { continue };
+        let Ok(Ok(mut member)) = timeout(DIAL, Socket::connect(&there.address)).await else {
             lost.lock().insert(url.clone(), Instant::now());
             continue;
         };
         lost.lock().remove(url);
-        // Small requests must not wait for more; failing only costs time.
-        let _ = member.set_nodelay(true).and_then(|()| client.set_nodelay(true));
         // Either end may vanish at any time; the other is closed then.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut member).await;
         return;
@@ -251,7 +249,7 @@ fn serve(settings: &Settings) -> std::io::Result<()> {
         let named = |error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("listen tcp {address}: {error}"))
         };
-        let listener = Listen::from(address).bind().and_then(TcpListener::from_std).map_err(named)?;
+        let listener = Listen::from(address).bind().map_err(named)?;
         // The words of etcd's gateway: there are programs that wait for them.
         tracing::info!("gateway: ready to proxy client requests at {address} to {}", urls.join(","));
         tell_systemd();
@@ -295,6 +293,7 @@ async fn targets(settings: &Settings) -> Result<(Vec<String>, Rules), String> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
     #[test]
     fn lost_members_are_asked_last_for_a_while() {
@@ -331,6 +330,7 @@ mod tests {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = Listener::Tcp(listener);
         let (_sender, receiver) = watch::channel(urls);
         tokio::spawn(async move { standby(&listener, receiver).await });
         for _ in 0..4 {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use proa_base::settings::Settings;
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
+use proa_etcd_api::url::Address;
 use proa_etcd_client::tls::TlsError;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -22,11 +22,12 @@ use crate::ending::{End, Ending};
 use crate::grpc::{self, Front, Limits};
 use crate::lan::{self, LanConfig, LanError};
 use crate::lessor::Lessor;
+use crate::listener::{Listen, Listener};
 use crate::metrics::KeyCount;
 use crate::node::{Bootstrap, EventSink, Node, NodeConfig, ReadView};
 use crate::place::{self, Place};
 use crate::space::{self, Space};
-use crate::tls::{Listen, PeerTls, ServerTls};
+use crate::tls::{PeerTls, ServerTls};
 use crate::v2::V2;
 use crate::watch::hub::{self, Hub, Past};
 use crate::{compaction, enter, listen, metrics};
@@ -47,10 +48,10 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] BadConfig),
     /// A client port that cannot be listened on.
-    #[error("listen tcp {address}: bind: {reason}")]
+    #[error("listen {} {address}: bind: {reason}", address.network())]
     Listen {
         /// Where.
-        address: SocketAddr,
+        address: Address<SocketAddr>,
         /// Why not, in the system's words.
         reason: String,
     },
@@ -146,7 +147,7 @@ async fn serve(config: &Config, machine: &Machine, started: &mut Option<Node>) -
             let tls = tls.map(|tls| if listen.also_plain { Arc::new(tls.taking_plain()) } else { tls });
             Ok((open(listen)?, tls))
         };
-        all.iter().map(one).collect::<Result<Vec<(TcpListener, Option<Arc<ServerTls>>)>, RunError>>()
+        all.iter().map(one).collect::<Result<Vec<(Listener, Option<Arc<ServerTls>>)>, RunError>>()
     };
     let listeners = open_all(&config.listen_clients)?;
     let metrics_listeners = open_all(&config.listen_metrics)?;
@@ -280,9 +281,9 @@ fn check_identity(config: &Config, node: &Node) -> Result<(), BadConfig> {
     Err(BadConfig::another_cluster(&config.data_dir, status.member_id, status.cluster_id))
 }
 
-fn open(listen: &Listen) -> Result<TcpListener, RunError> {
-    let opened = listen.bind().and_then(TcpListener::from_std);
-    opened.map_err(|error| RunError::Listen { address: listen.address, reason: os_text(&error) })
+fn open(listen: &Listen) -> Result<Listener, RunError> {
+    let unopened = |error| RunError::Listen { address: listen.address.clone(), reason: os_text(&error) };
+    listen.bind().map_err(unopened)
 }
 
 fn front(config: &Config, node: &Node, jwt: Option<Jwt>, ending: Ending) -> Arc<Front> {

@@ -17,7 +17,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned, SupportedProtocolVersion};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 pub use error::{TlsError, in_words};
@@ -87,7 +87,10 @@ impl ClientTls {
     ///
     /// # Errors
     /// What went wrong with the connection or was wrong with a certificate.
-    pub async fn connect(&self, authority: &str, stream: TcpStream) -> std::io::Result<Stream> {
+    pub async fn connect<S>(&self, authority: &str, stream: S) -> std::io::Result<Stream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = self.name_of(authority).map_err(std::io::Error::other)?;
         let stream = TlsConnector::from(self.config()).connect(name, stream).await?;
         Ok(Stream::Tls(Box::new(stream.into())))
@@ -101,7 +104,7 @@ impl ClientTls {
     pub fn connect_blocking(
         &self,
         authority: &str,
-        mut stream: std::net::TcpStream,
+        mut stream: socket2::Socket,
     ) -> std::io::Result<BlockingStream> {
         let name = self.name_of(authority).map_err(std::io::Error::other)?;
         let mut connection = ClientConnection::new(self.config(), name).map_err(std::io::Error::other)?;

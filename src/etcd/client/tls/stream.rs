@@ -9,18 +9,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// A connection that is encrypted or not.
+use crate::socket::Socket;
+
+/// A connection that is encrypted or not, over an `S`.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Stream<S = TcpStream> {
     /// As it is.
-    Plain(TcpStream),
+    Plain(S),
     /// Through TLS, as client or server.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<S>>),
 }
 
-impl Stream {
+impl Stream<Socket> {
     /// The connection below.
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
@@ -32,28 +34,23 @@ impl Stream {
     /// # Errors
     /// What the system says about the descriptor.
     pub fn into_blocking(self) -> io::Result<BlockingStream> {
-        let blocking = |stream: TcpStream| {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            Ok::<_, io::Error>(stream)
-        };
         Ok(match self {
-            Self::Plain(stream) => BlockingStream::Plain(blocking(stream)?),
+            Self::Plain(stream) => BlockingStream::Plain(stream.into_blocking()?),
             Self::Tls(stream) => match *stream {
                 TlsStream::Client(stream) => {
                     let (stream, tls) = stream.into_inner();
-                    BlockingStream::Client(Box::new(StreamOwned::new(tls, blocking(stream)?)))
+                    BlockingStream::Client(Box::new(StreamOwned::new(tls, stream.into_blocking()?)))
                 }
                 TlsStream::Server(stream) => {
                     let (stream, tls) = stream.into_inner();
-                    BlockingStream::Server(Box::new(StreamOwned::new(tls, blocking(stream)?)))
+                    BlockingStream::Server(Box::new(StreamOwned::new(tls, stream.into_blocking()?)))
                 }
             },
         })
     }
 }
 
-impl AsyncRead for Stream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -66,7 +63,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -111,16 +108,16 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub enum BlockingStream {
     /// As it is.
-    Plain(std::net::TcpStream),
+    Plain(socket2::Socket),
     /// We dialed.
-    Client(Box<StreamOwned<ClientConnection, std::net::TcpStream>>),
+    Client(Box<StreamOwned<ClientConnection, socket2::Socket>>),
     /// We were dialed.
-    Server(Box<StreamOwned<ServerConnection, std::net::TcpStream>>),
+    Server(Box<StreamOwned<ServerConnection, socket2::Socket>>),
 }
 
 impl BlockingStream {
     /// The connection below.
-    pub fn tcp(&self) -> &std::net::TcpStream {
+    pub fn socket(&self) -> &socket2::Socket {
         match self {
             Self::Plain(stream) => stream,
             Self::Client(stream) => &stream.sock,

@@ -8,12 +8,15 @@ use super::huffman;
 /// `:authority` in the static table. Source: RFC 7541, appendix A.
 const AUTHORITY_INDEX: usize = 1;
 const AUTHORITY: &[u8] = b":authority";
+/// The authority of whoever dials a unix socket, who says its path or `unix://` URL:
+/// any will do, and this one is not longer than a path.
+const OF_A_SOCKET: &[u8] = b"-";
 /// Set in the first byte of a string that is Huffman-coded.
 const HUFFMAN: u8 = 0x80;
 
 /// The header block with each `:authority` that is a URL of scheme `http` or
-/// `https` replaced by that URL's authority, sent as it is; `None` when there
-/// is none, or the block is malformed.
+/// `https` replaced by that URL's authority, sent as it is, and one with any other
+/// `/` in it by [`OF_A_SOCKET`]; `None` when there is none, or the block is malformed.
 ///
 /// For example `01 8f <http://[::1]:2379, Huffman-coded>` becomes
 /// `01 0a [::1]:2379`.
@@ -62,7 +65,9 @@ pub fn with_bare_authority(block: &[u8]) -> Option<Vec<u8>> {
 
 /// `HOST:PORT` of `http://HOST:PORT/...`. Source: RFC 3986, section 3.2.
 fn authority(url: &[u8]) -> Option<&[u8]> {
-    let rest = url.strip_prefix(b"http://").or_else(|| url.strip_prefix(b"https://"))?;
+    let Some(rest) = url.strip_prefix(b"http://").or_else(|| url.strip_prefix(b"https://")) else {
+        return url.contains(&b'/').then_some(OF_A_SOCKET);
+    };
     let bare = rest.split(|byte| matches!(byte, b'/' | b'?' | b'#')).next()?;
     (!bare.is_empty()).then_some(bare)
 }

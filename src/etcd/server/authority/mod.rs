@@ -1,11 +1,11 @@
 //! Makes the `:authority` of clients that send a whole URL there acceptable.
 //!
 //! The Go client of etcd 3.4 sends an endpoint as it was given, `http://` and
-//! all, as the HTTP/2 pseudo header `:authority`. That is no authority (RFC
-//! 3986, section 3.2), and the HTTP/2 library refuses it with PROTOCOL_ERROR
-//! before the server sees the request; etcd itself never looked at it. So the
-//! bytes of a client are corrected on their way in: [`Filter`] decides how,
-//! [`Filtered`] is the connection that does.
+//! all, or the path of a unix socket, as the HTTP/2 pseudo header `:authority`.
+//! That is no authority (RFC 3986, section 3.2), and the HTTP/2 library refuses
+//! it with PROTOCOL_ERROR before the server sees the request; etcd itself never
+//! looked at it. So the bytes of a client are corrected on their way in:
+//! [`Filter`] decides how, [`Filtered`] is the connection that does.
 
 mod hpack;
 mod huffman;
@@ -35,7 +35,8 @@ const PRIORITY_BYTES: usize = 5;
 
 /// The way in of one connection: takes a client's bytes in pieces of any size
 /// and gives them on, with every `:authority` of the form
-/// `http://HOST:PORT...` or `https://HOST:PORT...` as the bare `HOST:PORT`.
+/// `http://HOST:PORT...` or `https://HOST:PORT...` as the bare `HOST:PORT`, and
+/// that of a unix socket as one that is valid.
 ///
 /// All else is given on as it came: what is not HTTP/2, frames other than
 /// HEADERS, header blocks that go on in CONTINUATION frames, malformed ones and

@@ -116,7 +116,10 @@ fn urls_become_authorities() {
         ("localhost",                      "localhost"),
         ("http://",                        "http://"),
         ("http:///path",                   "http:///path"),
-        ("unix://socket",                  "unix://socket"),
+        ("unix://socket",                  "-"),
+        ("unix:///run/etcd.sock",          "-"),
+        ("/run/etcd.sock",                 "-"),
+        ("etcd.unix:1",                    "etcd.unix:1"),
         ("",                               ""),
         (&format!("https://{long}"),       &long),
     ];

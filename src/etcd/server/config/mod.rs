@@ -2,17 +2,17 @@
 
 mod start;
 mod tls;
-pub mod url;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proa_base::settings::{Settings, Source};
+use proa_etcd_api::url::{self, Address};
 
 use crate::auth::{AuthConfig, TokenKind};
+use crate::listener::Listen;
 use crate::metrics::Detail;
-use crate::tls::Listen;
 pub use start::{Cluster, Discovery, Fallback, Registration, SrvDomain, SrvRole, Start, V3Token};
 pub use tls::{PeerPlan, ServerPlan};
 
@@ -150,6 +150,9 @@ impl Config {
         let listen_client_urls = settings.list("listen-client-urls");
         let advertise_peer_urls =
             advertise(settings, "initial-advertise-peer-urls", &listen_peer_urls, machine);
+        if discovery.is_some() {
+            refuse_sockets(&advertise_peer_urls)?;
+        }
         let (heartbeat_ms, election_ms) = timing(settings)?;
         let start = start::choose(settings, discovery, &name, &advertise_peer_urls)?;
         let data_dir = match settings.get("data-dir") {
@@ -228,14 +231,27 @@ fn advertise(settings: &Settings, name: &str, listen: &[String], machine: &Machi
     if !set.is_empty() {
         return set.iter().map(|text| text.trim_end_matches('/').to_owned()).collect();
     }
-    let reachable = |text: &String| match url::listen(text) {
-        Ok(Listen { address, encrypted, .. }) if address.ip().is_unspecified() => {
+    let reachable = |text: &String| match text.parse() {
+        Ok(Listen { address: Address::Tcp(address), encrypted, .. }) if address.ip().is_unspecified() => {
             let scheme = if encrypted { "https" } else { "http" };
             format!("{scheme}://{}", SocketAddr::new(machine.address, address.port()))
         }
         Ok(_) | Err(_) => text.trim_end_matches('/').to_owned(),
     };
     listen.iter().map(reachable).collect()
+}
+
+/// Machines that look for each other would wait for one that no other can dial.
+fn refuse_sockets(advertise_peer_urls: &[String]) -> Result<(), BadConfig> {
+    let is_socket =
+        |text: &&String| url::parse(text).is_ok_and(|url| matches!(url.address, Address::Unix(_)));
+    match advertise_peer_urls.iter().find(is_socket) {
+        None => Ok(()),
+        Some(text) => Err(BadConfig(format!(
+            "--initial-advertise-peer-urls: other machines cannot dial {text}; with --discovery=lan://... give \
+             http://HOST:PORT or https://HOST:PORT"
+        ))),
+    }
 }
 
 fn timing(settings: &Settings) -> Result<(u64, u64), BadConfig> {
@@ -328,6 +344,7 @@ mod tests {
             ("--listen-client-urls=https://127.0.0.1:1", "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented; give --cert-file and --key-file, or --auto-tls"),
             ("--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 --tls-min-version=TLS1.3 --listen-client-urls=https://127.0.0.1:1 --auto-tls", "--cipher-suites: cipher suites cannot be configured when only TLS1.3 is enabled"),
             ("--peer-crl-file=x --listen-peer-urls=https://127.0.0.1:1 --initial-advertise-peer-urls=https://127.0.0.1:1 --peer-auto-tls", "--peer-crl-file: needs --peer-trusted-ca-file, or no certificate is asked for"),
+            ("--discovery=lan://demo?size=3 --listen-peer-urls=unix:///run/peer", "--initial-advertise-peer-urls: other machines cannot dial unix:///run/peer; with --discovery=lan://... give http://HOST:PORT or https://HOST:PORT"),
             ("--listen-client-urls=http://node:1", "--listen-client-urls: bad value \"http://node:1\": give an IP address to listen on"),
             ("--auto-compaction-mode=revision --auto-compaction-retention=1h", "--auto-compaction-retention: bad value \"1h\": give a number of revisions in mode revision"),
         ];

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use proa_base::settings::Settings;
+use proa_etcd_api::url;
 use proa_etcd_client::Timeouts;
 use proa_etcd_client::tls::TlsFiles;
 
-use super::{BadConfig, url};
+use super::BadConfig;
 
 /// The value of `--initial-cluster`: peer URLs by name.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proa_base::settings::Settings;
+use proa_etcd_api::url;
 use proa_etcd_client::tls::{ClientTls, TlsError, TlsFiles};
 
-use super::{BadConfig, url};
-use crate::tls::{Listen, PeerTls, ServerRules, ServerTls, Versions, self_signed};
+use super::BadConfig;
+use crate::listener::Listen;
+use crate::tls::{PeerTls, ServerRules, ServerTls, Versions, self_signed};
 
 /// What the listeners of one kind are made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +193,8 @@ fn plan(
     }
     let parsed = || urls.iter().filter_map(|text| url::parse(text).ok());
     let has_settings = shown.is_some() || trusted_ca.is_some() || settings.is_on(names.auto);
-    for text in urls.iter().filter(|text| text.starts_with("http://") && has_settings) {
+    let is_plain = |text: &&String| text.starts_with("http://") || text.starts_with("unix://");
+    for text in urls.iter().filter(|text| is_plain(text) && has_settings) {
         warnings.push(format!(
             "the scheme of {kind} url {text} is HTTP while TLS is set up; it is served without"
         ));
@@ -200,7 +203,7 @@ fn plan(
     let own = match (&shown, settings.is_on(names.auto)) {
         (None, true) => Some(Own {
             folder: data_dir.join(names.folder),
-            hosts: hosts(parsed().filter(|url| url.encrypted).map(|url| url.bare_host().to_owned())),
+            hosts: hosts(parsed().filter(|url| url.encrypted).map(|url| url.address.host().to_owned())),
             years: settings.parsed("self-signed-cert-validity"),
         }),
         (Some(_), true) => {
@@ -210,9 +213,9 @@ fn plan(
         (Some(_), false) => None,
         (None, false) => {
             return Err(BadConfig::new(format!(
-                "cannot listen on TLS for {}:{}: KeyFile and CertFile are not presented; give \
+                "cannot listen on TLS for {}: KeyFile and CertFile are not presented; give \
                  --{prefix}cert-file and --{prefix}key-file, or --{}",
-                first.host, first.port, names.auto
+                first.address, names.auto
             )));
         }
     };
@@ -273,14 +276,15 @@ fn hosts(listened: impl Iterator<Item = String>) -> Vec<String> {
 /// # Errors
 /// [`BadConfig`], naming the flag and the URL.
 pub(super) fn listens(name: &str, urls: &[String], reuse_port: bool) -> Result<Vec<Listen>, BadConfig> {
-    let one = |text: &String| match url::listen(text) {
+    let one = |text: &String| match text.parse::<Listen>() {
         Ok(listen) => Ok(Listen { reuse_port, ..listen }),
         Err(right) => Err(BadConfig::new(format!("--{name}: bad value {text:?}: {right}"))),
     };
     let mut all: Vec<Listen> = Vec::new();
     for text in urls {
         let listen = one(text)?;
-        match all.iter_mut().find(|known| known.address == listen.address && listen.address.port() != 0) {
+        let is_any_port = listen.address.tcp().is_some_and(|address| address.port() == 0);
+        match all.iter_mut().find(|known| known.address == listen.address && !is_any_port) {
             Some(known) => {
                 known.also_plain |= known.encrypted != listen.encrypted;
                 known.encrypted |= listen.encrypted;

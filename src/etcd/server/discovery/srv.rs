@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use proa_base::dns::Srv;
+use proa_etcd_api::url::{self, Address, Url};
 use proa_etcd_client::srv::{lookup, services};
 
 use super::DiscoveryError;
 use super::records::{Addresses, Kind, Own, cluster, cluster_with};
-use crate::config::{Cluster, SrvDomain, url};
+use crate::config::{Cluster, SrvDomain};
 
 /// Looks for the members of which this is one: `name` at `peer_urls`.
 ///
@@ -21,7 +22,8 @@ pub async fn find_members(
     let mut urls = Vec::new();
     for text in peer_urls {
         let addresses = match url::parse(text) {
-            Ok(url) => addresses(url.bare_host(), url.port).await,
+            Ok(Url { address: Address::Tcp(there), .. }) => addresses(&there.host, there.port).await,
+            Ok(_) => Err(format!("{text:?} is not on the network")),
             Err(right) => Err(format!("{text:?}: {right}")),
         };
         urls.push((text.clone(), addresses.map_err(DiscoveryError::Srv)?));

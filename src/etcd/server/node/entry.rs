@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_api::url;
 
 use super::core::Core;
 use super::membership::Membership;
@@ -68,9 +69,9 @@ fn admit(membership: &Membership, peer_url: &str, size: usize, silent: &dyn Fn(u
 /// Whether `peer_url` names the address that was asked from: nobody may speak
 /// for another machine.
 fn is_own_url(peer_url: &str, source: IpAddr) -> bool {
-    let host = crate::peer::authority(peer_url).ok().and_then(|address| address.rsplit_once(':'));
-    let host = host.map(|(host, _)| host.trim_matches(['[', ']']));
-    host.and_then(|host| host.parse::<IpAddr>().ok()).is_some_and(|host| host == source.to_canonical())
+    let Ok(url) = url::parse(peer_url) else { return false };
+    let host = url.address.tcp().and_then(|there| there.host.parse::<IpAddr>().ok());
+    host.is_some_and(|host| host == source.to_canonical())
 }
 
 impl Core {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::{Command, Proposal, Requester};
 use proa_etcd_api::etcdserverpb::{AlarmMember, Member};
+use proa_etcd_api::url;
 use proa_etcd_store::Reply;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
@@ -384,10 +385,10 @@ fn check(config: &NodeConfig) -> Result<(), NodeError> {
             config.election_ms, config.heartbeat_ms
         )));
     }
-    match config.advertise_peer_urls.iter().find_map(|url| crate::peer::authority(url).err()) {
-        Some(error) => Err(NodeError::Config(error)),
-        None => Ok(()),
+    for text in &config.advertise_peer_urls {
+        url::parse(text).map_err(|right| NodeError::Config(format!("peer URL {text:?}: {right}")))?;
     }
+    Ok(())
 }
 
 fn start_peers(

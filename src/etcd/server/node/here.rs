@@ -6,6 +6,7 @@
 //! Source: etcd's peers send their URLs along for the same reason
 //! (`X-PeerURLs`, `AddRemote`).
 
+use proa_etcd_api::url;
 use proa_etcd_replica::Role;
 
 use super::core::Core;
@@ -37,7 +38,7 @@ impl Core {
     /// Makes a way to a member that is not known here yet.
     pub(super) fn on_here(&mut self, from: u64, urls: Vec<String>) {
         let is_known = self.membership.members.contains_key(&from) || from == self.member_id;
-        let is_sound = urls.iter().all(|url| crate::peer::authority(url).is_ok());
+        let is_sound = urls.iter().all(|url| url::parse(url).is_ok());
         let is_full = self.state.guests.len() >= MAX_GUESTS && !self.state.guests.contains_key(&from);
         if is_known || self.membership.removed.contains(&from) || !is_sound || is_full {
             return;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_api::url;
 use proa_etcd_replica::eraftpb::{ConfChange, ConfChangeType};
 use prost::Message as _;
 
@@ -173,7 +174,7 @@ impl Membership {
 }
 
 fn check_urls(urls: &[String]) -> Result<(), EtcdError> {
-    if urls.is_empty() || urls.iter().any(|url| crate::peer::authority(url).is_err()) {
+    if urls.is_empty() || urls.iter().any(|url| url::parse(url).is_err()) {
         return Err(EtcdError::MemberBadUrls);
     }
     Ok(())

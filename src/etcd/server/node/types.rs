@@ -10,7 +10,8 @@ use proa_etcd_api::mvccpb::Event;
 use proa_etcd_store::{AuthState, Head};
 
 use crate::database::StoredView;
-use crate::tls::{Listen, PeerTls};
+use crate::listener::Listen;
+use crate::tls::PeerTls;
 
 /// What one member is started with.
 #[derive(Clone, Debug)]

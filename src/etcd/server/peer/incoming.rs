@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -15,6 +15,7 @@ use super::frame::{Frame, HANDSHAKE_BYTES, Handshake, MAX_FRAME_BYTES, Purpose, 
 use super::question;
 use super::snapshot::{self, Receiving};
 use super::{Incoming, Shared, lock};
+use crate::listener::Listener;
 use crate::metrics::METRICS;
 use crate::tls::ServerTls;
 
@@ -27,11 +28,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts for ever.
-pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, shared: Weak<Shared>) {
+pub(super) async fn accept(listener: Listener, tls: Option<Arc<ServerTls>>, shared: Weak<Shared>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!("cannot accept peers: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -40,7 +41,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, s
         };
         let (shared, tls, slots) = (shared.clone(), tls.clone(), slots.clone());
         tokio::spawn(async move {
-            let peer = stream.peer_addr();
+            let peer = stream.peer();
             if let Err(error) = serve(stream, tls, &slots, shared).await {
                 tracing::debug!("peer connection from {peer:?} ended: {error}");
             }
@@ -49,8 +50,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, s
 }
 
 /// Who it is that has dialed.
-async fn greet(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Stream, Handshake)> {
-    stream.set_nodelay(true)?;
+async fn greet(stream: Socket, tls: Option<Arc<ServerTls>>) -> io::Result<(Stream<Socket>, Handshake)> {
     let mut stream = match tls {
         None => Stream::Plain(stream),
         Some(tls) => tls.accept(stream).await?.0,
@@ -61,7 +61,7 @@ async fn greet(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(St
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: Socket,
     tls: Option<Arc<ServerTls>>,
     slots: &Semaphore,
     weak: Weak<Shared>,
@@ -82,8 +82,8 @@ async fn serve(
             "refused member {:x} at {}: it is of cluster {:x}, this is cluster {:x}",
             handshake.from,
             stream
-                .tcp()
-                .peer_addr()
+                .socket()
+                .peer()
                 .map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string()),
             handshake.cluster_id,
             shared.config.cluster_id
@@ -104,7 +104,7 @@ async fn serve(
             received.map_err(io::Error::other)?
         }
         (Purpose::Question, _) => {
-            let source = stream.tcp().peer_addr()?.ip();
+            let source = stream.socket().peer()?.ip();
             drop(shared);
             question::answer(stream, source, &weak).await
         }
@@ -116,7 +116,12 @@ async fn serve(
     }
 }
 
-async fn read_frames(stream: Stream, weak: &Weak<Shared>, from: u64, epoch: (u64, u64)) -> io::Result<()> {
+async fn read_frames(
+    stream: Stream<Socket>,
+    weak: &Weak<Shared>,
+    from: u64,
+    epoch: (u64, u64),
+) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     loop {
         let length = stream.read_u32().await? as usize;

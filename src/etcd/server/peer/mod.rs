@@ -24,11 +24,11 @@ use std::thread::JoinHandle;
 
 use proa_etcd_client::tls::ClientTls;
 use proa_etcd_replica::eraftpb::Message;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::database::CopiedFile;
-use crate::tls::{Gate, Listen, PeerTls, ServerTls};
+use crate::listener::Listen;
+use crate::tls::{Gate, PeerTls, ServerTls};
 use frame::{Frame, Handshake, Purpose};
 use queue::Queue;
 
@@ -138,14 +138,14 @@ impl Peers {
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let tls = encryption(listen, &config.tls)?;
+            let _entered = runtime.enter();
             let listener = listen.bind().map_err(|error| {
                 io::Error::new(
                     error.kind(),
                     format!("cannot listen for peers on {}: {error}", listen.address),
                 )
             })?;
-            let _entered = runtime.enter();
-            listeners.push((TcpListener::from_std(listener)?, tls));
+            listeners.push((listener, tls));
         }
         let (stop, mut stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -296,32 +296,9 @@ fn encryption(listen: &Listen, tls: &PeerTls) -> io::Result<Option<Arc<ServerTls
     }
 }
 
-/// Whether a peer URL asks for TLS.
-pub(crate) fn is_encrypted(url: &str) -> bool {
-    url.starts_with("https://")
-}
-
 /// What dialing an `https` URL needs.
 fn dialing(tls: Option<&ClientTls>) -> io::Result<&ClientTls> {
     tls.ok_or_else(|| {
         io::Error::other("an https URL needs --peer-trusted-ca-file, --peer-cert-file or --peer-auto-tls")
     })
-}
-
-/// The `host:port` of a peer URL.
-///
-/// # Errors
-/// What would be right.
-pub fn authority(url: &str) -> Result<&str, String> {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-        .ok_or_else(|| format!("peer URL {url:?} must look like http://HOST:PORT"))?;
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    match rest.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => {
-            Ok(rest)
-        }
-        _ => Err(format!("peer URL {url:?} must look like http://HOST:PORT")),
-    }
 }

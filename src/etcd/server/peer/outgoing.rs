@@ -5,15 +5,16 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use proa_etcd_api::url::{self, Url};
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::{Stream, in_words};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::frame::{ANSWER_BYTES, Purpose, Verdict};
 use super::queue::Queue;
-use super::{Incoming, Shared, authority, dialing, is_encrypted};
+use super::{Incoming, Shared, dialing};
 use crate::metrics::METRICS;
 
 /// Longest wait for a connection and for its handshake.
@@ -67,7 +68,7 @@ pub(super) async fn run(
     }
 }
 
-async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<Stream> {
+async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<Stream<Socket>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known yet");
     for url in urls {
         match timeout(DIAL_TIMEOUT, dial(shared, to, url)).await {
@@ -79,16 +80,16 @@ async fn connect(shared: &Weak<Shared>, to: u64, urls: &[String]) -> io::Result<
     Err(last)
 }
 
-async fn dial(shared: &Weak<Shared>, to: u64, url: &str) -> io::Result<Stream> {
-    let address = authority(url).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+async fn dial(shared: &Weak<Shared>, to: u64, url: &str) -> io::Result<Stream<Socket>> {
+    let Url { encrypted, address } =
+        url::parse(url).map_err(|right| io::Error::new(io::ErrorKind::InvalidInput, right))?;
+    let stream = Socket::connect(&address).await?;
     limit_unsent(&stream);
     let stopping = || io::Error::other("stopping");
     let tls = shared.upgrade().ok_or_else(stopping)?.config.tls.client.clone();
-    let mut stream = match is_encrypted(url) {
+    let mut stream = match encrypted {
         false => Stream::Plain(stream),
-        true => dialing(tls.as_ref())?.connect(address, stream).await?,
+        true => dialing(tls.as_ref())?.connect(&address.authority(), stream).await?,
     };
     let handshake = shared.upgrade().ok_or_else(stopping)?.handshake(to, Purpose::Frames);
     stream.write_all(&handshake.encode()).await?;
@@ -115,7 +116,8 @@ async fn dial(shared: &Weak<Shared>, to: u64, url: &str) -> io::Result<Stream> {
     }
 }
 
-fn limit_unsent(stream: &TcpStream) {
+/// A unix socket holds less anyway, and refuses the option.
+fn limit_unsent(stream: &Socket) {
     let bytes = UNSENT_BYTES;
     // SAFETY: the descriptor is open and the option is a plain int.
     let _ = unsafe {
@@ -131,12 +133,12 @@ fn limit_unsent(stream: &TcpStream) {
 
 /// Sends what is queued until the connection ends or the peer has moved.
 async fn send(
-    stream: Stream,
+    stream: Stream<Socket>,
     to: u64,
     queue: &Queue,
     urls: &mut watch::Receiver<Vec<String>>,
 ) -> io::Result<()> {
-    let socket = stream.tcp().as_raw_fd();
+    let socket = stream.socket().as_raw_fd();
     // It is open for as long as the halves are, which outlive this.
     let measure = async {
         let mut turns = tokio::time::interval(MEASURE_EVERY);
@@ -186,7 +188,7 @@ async fn send(
 
 /// How long a segment and its acknowledgement take on a connection, smoothed by
 /// the kernel: a question of our own would also measure how busy the peer is,
-/// and would need an answer in the protocol.
+/// and would need an answer in the protocol. Nothing is known of a unix socket.
 fn round_trip(socket: RawFd) -> Option<Duration> {
     // SAFETY: a plain structure of numbers, for which zeros are values.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proa_etcd_api::etcdserverpb::{Member, MemberListResponse};
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::{ClientTls, Stream};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -218,7 +219,11 @@ fn ask(url: &str, tls: Option<&ClientTls>, cluster_id: u64, question: &Question)
 }
 
 /// Takes one question from `stream` and sends back its answer.
-pub(super) async fn answer(mut stream: Stream, source: IpAddr, weak: &Weak<Shared>) -> io::Result<()> {
+pub(super) async fn answer(
+    mut stream: Stream<Socket>,
+    source: IpAddr,
+    weak: &Weak<Shared>,
+) -> io::Result<()> {
     let length = timeout(PATIENCE, stream.read_u32()).await??;
     if length > MAX_QUESTION_BYTES {
         return Err(io::Error::other(format!("a question of {length} bytes")));

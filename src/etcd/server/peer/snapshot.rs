@@ -3,20 +3,22 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::ToSocketAddrs as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proa_etcd_api::url::{self, Address, Url};
 use proa_etcd_client::tls::{BlockingStream, ClientTls};
 use proa_etcd_replica::eraftpb::{Message, MessageType};
 use sha2::{Digest, Sha256};
+use socket2::{SockAddr, Socket, Type};
 
 use super::frame::{ANSWER_BYTES, Handshake, Verdict};
 use super::wire::{self, put_bytes, put_number, take_bytes, take_number};
-use super::{Inbox, Incoming, authority, dialing, is_encrypted};
+use super::{Inbox, Incoming, dialing};
 use crate::database::{CopiedFile, describe, received_file, start_receiving};
 
 /// Largest header: some 60 bytes for each of at most 10 000 files.
@@ -95,15 +97,16 @@ pub(super) fn dial(
 ) -> io::Result<BlockingStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its peer URL is not known");
     for url in urls {
-        let authority = authority(url).map_err(io::Error::other)?;
-        for address in authority.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
-                Ok(stream) => {
+        let Url { encrypted, address } = url::parse(url).map_err(io::Error::other)?;
+        for place in places(&address)? {
+            let stream = Socket::new(place.domain(), Type::STREAM, None)?;
+            match stream.connect_timeout(&place, Duration::from_secs(2)) {
+                Ok(()) => {
                     stream.set_read_timeout(Some(silence))?;
                     stream.set_write_timeout(Some(silence))?;
-                    return match is_encrypted(url) {
+                    return match encrypted {
                         false => Ok(BlockingStream::Plain(stream)),
-                        true => dialing(tls)?.connect_blocking(authority, stream),
+                        true => dialing(tls)?.connect_blocking(&address.authority(), stream),
                     };
                 }
                 Err(error) => last = error,
@@ -111,6 +114,17 @@ pub(super) fn dial(
         }
     }
     Err(last)
+}
+
+/// All that may be dialed for `address`.
+fn places(address: &Address) -> io::Result<Vec<SockAddr>> {
+    match address {
+        Address::Tcp(there) => {
+            let found = (there.host.as_str(), there.port).to_socket_addrs()?;
+            Ok(found.map(SockAddr::from).collect())
+        }
+        Address::Unix(path) => Ok(vec![SockAddr::unix(path)?]),
+    }
 }
 
 /// Receives a copy beside `database` and hands it on.
@@ -124,8 +138,8 @@ pub(super) fn receive(
     hold: Receiving,
     inbox: &Inbox,
 ) -> io::Result<()> {
-    stream.tcp().set_read_timeout(Some(SILENCE))?;
-    stream.tcp().set_write_timeout(Some(SILENCE))?;
+    stream.socket().set_read_timeout(Some(SILENCE))?;
+    stream.socket().set_write_timeout(Some(SILENCE))?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);

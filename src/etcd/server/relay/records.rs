@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proa_etcd_api::url;
+use proa_etcd_client::Socket;
 use proa_etcd_client::srv::{Endpoint, clients};
 use proa_etcd_client::tls::{ClientTls, TlsFiles};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::peer::authority;
 
 /// Longest time for a member to show its certificate.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -55,10 +54,10 @@ async fn check(url: &str, tls: &ClientTls) -> Result<(), String> {
     if !url.starts_with("https://") {
         return Err(format!("{url:?} is insecure"));
     }
-    let authority = authority(url)?;
+    let address = url::parse(url)?.address;
     let shake = async {
-        let stream = TcpStream::connect(authority).await?;
-        tls.connect(authority, stream).await
+        let stream = Socket::connect(&address).await?;
+        tls.connect(&address.authority(), stream).await
     };
     match timeout(HANDSHAKE, shake).await {
         Ok(Ok(_)) => Ok(()),

@@ -27,7 +27,12 @@ pub const PROGRAM: Program = Program {
     settings: &[
         setting("name", "", "this member's name (default: default, or the host name with --discovery)", name),
         setting("data-dir", "", "where everything is kept (default: NAME.etcd)", checks::any),
-        setting("listen-client-urls", "http://localhost:2379", "where clients are served", urls),
+        setting(
+            "listen-client-urls",
+            "http://localhost:2379",
+            "where clients are served: http://IP:PORT, https://IP:PORT or unix://SOCKET",
+            urls,
+        ),
         setting("listen-metrics-urls", "", "where metrics and health are served besides", optional_urls),
         setting(
             "advertise-client-urls",
@@ -337,7 +342,7 @@ mod tests {
         let rows = [
             ("--ca-file=x",                "--ca-file: bad value \"x\": not supported, leave it out"),
             ("--enable-v2=2",              "--enable-v2: bad value \"2\": give true or false"),
-            ("--listen-client-urls=x://127.0.0.1:1", "--listen-client-urls: bad value \"x://127.0.0.1:1\": give http://HOST:PORT or https://HOST:PORT"),
+            ("--listen-client-urls=x://127.0.0.1:1", "--listen-client-urls: bad value \"x://127.0.0.1:1\": give http://HOST:PORT, https://HOST:PORT or unix://SOCKET"),
             ("--tls-min-version=TLS1.1",   "--tls-min-version: bad value \"TLS1.1\": give TLS1.2 or TLS1.3"),
             ("--experimental-memory-mlock", "--experimental-memory-mlock: bad value \"true\": not supported, leave it out"),
             ("--experimental-x=1",         "unknown flag --experimental-x; etcd --help lists what there is"),

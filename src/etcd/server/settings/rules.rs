@@ -1,6 +1,8 @@
 //! What each setting's value must look like.
 
-use crate::config::{Cluster, Discovery, url};
+use proa_etcd_api::url;
+
+use crate::config::{Cluster, Discovery};
 
 pub(super) fn name(value: &str) -> Result<(), String> {
     match value {
@@ -44,7 +46,7 @@ pub(super) fn discovery(value: &str) -> Result<(), String> {
 pub(super) fn http_proxy(value: &str) -> Result<(), String> {
     match url::parse(value) {
         _ if value.is_empty() => Ok(()),
-        Ok(url) if !url.encrypted => Ok(()),
+        Ok(url) if !url.encrypted && url.address.tcp().is_some() => Ok(()),
         Ok(_) | Err(_) => Err("give http://HOST:PORT".to_owned()),
     }
 }

@@ -12,16 +12,15 @@ mod suites;
 mod verify;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proa_etcd_client::Socket;
 use proa_etcd_client::tls::{ClientTls, Fresh, Stream, TlsError, certificates, private_key};
 use rustls::server::NoServerSessionStorage;
 use rustls::{CommonState, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -37,46 +36,6 @@ pub use suites::{Versions, check_suites, check_version};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientName(pub String);
 
-/// Where to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// The address.
-    pub address: SocketAddr,
-    /// Whether TLS is spoken there.
-    pub encrypted: bool,
-    /// Whether a client may also do without: one address was given by both schemes.
-    pub also_plain: bool,
-    /// `--socket-reuse-port`: whether others may listen on the same port.
-    pub reuse_port: bool,
-}
-
-impl Listen {
-    /// Opens the listener, for a runtime to take.
-    ///
-    /// # Errors
-    /// What socket(2), bind(2) or listen(2) say.
-    pub fn bind(&self) -> io::Result<std::net::TcpListener> {
-        use socket2::{Domain, Protocol, Socket, Type};
-        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
-        // A member that starts again must not wait for connections of the last one.
-        socket.set_reuse_address(true)?;
-        if self.reuse_port {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&self.address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    }
-}
-
-impl From<SocketAddr> for Listen {
-    /// Without TLS.
-    fn from(address: SocketAddr) -> Self {
-        Self { address, encrypted: false, also_plain: false, reuse_port: false }
-    }
-}
-
 /// TLS among members.
 #[derive(Clone, Debug, Default)]
 pub struct PeerTls {
@@ -86,9 +45,6 @@ pub struct PeerTls {
     pub client: Option<ClientTls>,
 }
 
-/// Connections that wait to be accepted. Source: Go, which takes the system's
-/// `somaxconn`; 4096 since Linux 5.4.
-const BACKLOG: i32 = 4096;
 /// Longest time of a handshake. A Raspberry Pi at full load needs one second.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first byte of every TLS connection: a handshake record. Source: RFC
@@ -157,9 +113,9 @@ impl ServerTls {
     ///
     /// # Errors
     /// What the connection or the client's certificate lacks.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<ClientName>)> {
+    pub async fn accept(&self, stream: Socket) -> io::Result<(Stream<Socket>, Option<ClientName>)> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "tls: the handshake took too long");
-        let from = stream.peer_addr();
+        let from = stream.peer();
         let shake = async { timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await.map_err(late)? };
         let shaken = self.gate.pass(shake).await;
         if let (Err(error), Ok(from)) = (&shaken, from) {
@@ -168,14 +124,13 @@ impl ServerTls {
         shaken
     }
 
-    async fn shake(&self, mut stream: TcpStream) -> io::Result<(Stream, Option<ClientName>)> {
-        let mut first = [0];
-        stream.peek(&mut first).await?;
-        if first[0] != HANDSHAKE_RECORD {
+    async fn shake(&self, mut stream: Socket) -> io::Result<(Stream<Socket>, Option<ClientName>)> {
+        let first = stream.peek().await?;
+        if first != Some(HANDSHAKE_RECORD) {
             if self.takes_plain {
                 return Ok((Stream::Plain(stream), None));
             }
-            if first[0].is_ascii_uppercase() {
+            if first.is_some_and(|first| first.is_ascii_uppercase()) {
                 stream.write_all(PLAIN_ANSWER).await?;
             }
             return Err(io::Error::new(io::ErrorKind::InvalidData, "tls: it does not speak TLS"));

@@ -6,6 +6,7 @@ use http::{Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::etcdserverpb::Member;
+use proa_etcd_api::url;
 use proa_etcd_api::v2::json::push_text;
 use tonic::body::Body;
 
@@ -149,15 +150,16 @@ async fn peer_urls(request: http::Request<Incoming>) -> Result<Vec<String>, (Sta
         return bad("no valid URLs given");
     }
     let mut peer_urls = Vec::new();
-    for url in urls {
-        let Some(url) = url.as_str().map(str::trim) else { return bad("a URL is text") };
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return bad(&format!("URL scheme must be http, https, unix, or unixs: {url}"));
+    for item in urls {
+        let Some(text) = item.as_str().map(str::trim) else { return bad("a URL is text") };
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        if !matches!(scheme, "http" | "https" | "unix" | "unixs") {
+            return bad(&format!("URL scheme must be http, https, unix, or unixs: {text}"));
         }
-        if let Err(why) = crate::peer::authority(url) {
-            return bad(&why);
+        if let Err(right) = url::parse(text) {
+            return bad(&format!("peer URL {text:?}: {right}"));
         }
-        peer_urls.push(url.to_owned());
+        peer_urls.push(text.to_owned());
     }
     peer_urls.sort();
     Ok(peer_urls)
