@@ -100,13 +100,12 @@ pub fn retire(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), Erro
     write_flags(medium, disk, &[(number, slot.flags.retire())])
 }
 
-/// Lets the slot with this partition number boot next, on probation. Only for one
-/// whose data and tree were read back, which the proof says.
+/// Lets a slot whose data and tree were read back boot next, on probation.
 ///
 /// # Errors
 /// As [`write_flags`].
-pub fn activate(medium: &impl Medium, disk: &Disk, number: u32, _: &Sealed) -> Result<(), Error> {
-    boot_next(medium, disk, number, |flags| flags)
+pub fn activate(medium: &impl Medium, disk: &Disk, sealed: &Sealed) -> Result<(), Error> {
+    boot_next(medium, disk, sealed.slot, |flags| flags)
 }
 
 /// Lets the slot with this partition number boot next, on probation, although it has
@@ -158,8 +157,18 @@ pub struct Matched {
     levels: Vec<Vec<u8>>,
 }
 
-/// Data, superblock and tree were read back.
-pub struct Sealed(());
+/// Data, superblock and tree of a slot were read back.
+pub struct Sealed {
+    /// Its partition's number.
+    slot: u32,
+}
+
+impl Sealed {
+    /// The slot's partition number.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+}
 
 impl Matched {
     /// Compares the tree of what was read back with the signed root hash.
@@ -209,7 +218,7 @@ pub fn seal(medium: &impl Medium, slot: &Slot, matched: &Matched) -> Result<Seal
             }
         }
     }
-    Ok(Sealed(()))
+    Ok(Sealed { slot: slot.number })
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ fn update(path: &Path) -> Vec<Happened> {
     };
     let matched = runtime.block_on(writing).unwrap();
     let sealed = seal(&*medium, &slot, &matched).unwrap();
-    activate(&*medium, &disk, slot.number, &sealed).unwrap();
+    activate(&*medium, &disk, &sealed).unwrap();
     std::mem::take(&mut *medium.happened.lock().unwrap())
 }
 

@@ -225,13 +225,12 @@ impl Updater {
     }
 
     async fn activate(&mut self, state: &State) -> Result<Event, Error> {
-        let slot = self.passive()?;
         let target = state.target().expect("something is being installed");
         let sealed = self.sealed.take().expect("it was sealed");
         let mut installed = Installed {
             version: target.version.clone(),
             root_hash: target.root_hash,
-            slot: slot.number,
+            slot: sealed.slot(),
             from_version: self.record.version.clone(),
             boot_id: self.boot_id.clone(),
             is_active: false,
@@ -240,7 +239,7 @@ impl Updater {
         self.kept.installed = Some(installed.clone());
         self.kept.name(&target.root_hash, &target.version);
         self.keep()?;
-        install::activate(&*self.medium, &self.disk, slot.number, &sealed)?;
+        install::activate(&*self.medium, &self.disk, &sealed)?;
         installed.is_active = true;
         self.kept.installed = Some(installed);
         self.kept.transfer = None;
