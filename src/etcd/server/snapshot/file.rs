@@ -43,7 +43,7 @@ pub enum SnapshotError {
     },
     /// There is something where the data dir is to be.
     #[error("data-dir {:?} not empty or could not be read", path.display())]
-    DataDir {
+    NotEmpty {
         /// The folder.
         path: PathBuf,
     },

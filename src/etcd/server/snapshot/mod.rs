@@ -5,6 +5,7 @@
 mod file;
 mod restore;
 mod send;
+mod whole;
 
 pub use file::{Hash, Snapshot, SnapshotError};
 pub use proa_etcd_store::snapshot::Past;
