@@ -25,6 +25,7 @@
 //! stop(self)                                          // joins threads, drops the database
 //! ```
 
+mod alone;
 mod applier;
 mod ask;
 mod assemble;
