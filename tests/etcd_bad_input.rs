@@ -48,7 +48,7 @@ fn bad_flags_are_named() {
         ("--nonsense=1",               "etcd: unknown flag --nonsense; etcd --help lists what there is\n"),
         ("--heartbeat-interval=soon",  "etcd: --heartbeat-interval: bad value \"soon\": give a whole number from 1 up\n"),
         ("--cert-file=/x",             "etcd: --cert-file: needs --key-file too\n"),
-        ("--force-new-cluster=true",   "etcd: --force-new-cluster: bad value \"true\": not supported, leave it out\n"),
+        ("--unsafe-no-fsync=true",     "etcd: --unsafe-no-fsync: bad value \"true\": not supported, leave it out\n"),
         ("--election-timeout=100",     "etcd: --election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]\n"),
         ("--discovery=lan://x?size=0", "etcd: --discovery: bad value \"lan://x?size=0\": give lan://NAME?size=N with N from 1 to 9\n"),
         ("--initial-cluster=o=http://127.0.0.1:1", "etcd: --initial-cluster: no member is named \"default\", which is --name; add default=URL\n"),

@@ -3,6 +3,7 @@
 //! What is printed, and the exit status, are those of etcdctl 3.4 in its v2 mode.
 
 mod auth;
+mod backup;
 mod keys;
 mod members;
 mod node;
@@ -114,6 +115,7 @@ macro_rules! commands {
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = commands! {
+    ["backup"], backup::BACKUP, "", "copy the data dir of a member", Sync::No, backup::backup;
     ["cluster-health"], members::HEALTH, "", "check the health of the cluster", Sync::No, members::cluster_health;
     ["mk"], keys::MK, "KEY VALUE", "make a new key with a given value", Sync::Yes, keys::mk;
     ["mkdir"], keys::TTL, "KEY", "make a new directory", Sync::Yes, keys::mkdir;
@@ -251,10 +253,6 @@ fn without_command(words: &[String], first: Option<&str>, second: Option<&str>) 
         }
         (None | Some("help" | "h"), _) => emit(&help(&COMMANDS.iter().collect::<Vec<_>>())),
         (Some(_), None) if !group.is_empty() => emit(&help(&group)),
-        (Some("backup"), _) => {
-            let text = "backup: there is no v2 data directory to copy; see etcdctl snapshot of API version 3";
-            return Err(End::plain(text));
-        }
         (Some(word), second) => {
             let unknown = if group.is_empty() { word } else { second.unwrap_or(word) };
             return Err(End { text: format!("No help topic for '{unknown}'"), code: NO_SUCH_COMMAND });

@@ -93,6 +93,7 @@ pub(crate) async fn find(
     match &config.start {
         Start::Join(cluster) => Ok(join(config, cluster)),
         Start::New(cluster) => Ok(new(config, cluster)),
+        Start::Alone => Ok(Place::Member(Bootstrap::Alone)),
         Start::Discover(_) => Ok(Place::Member(Bootstrap::Existing)),
         Start::Proxy { peer_urls, refresh } => {
             tell_systemd();

@@ -23,6 +23,9 @@ pub const RAFT_PREFIX: &[u8] = b"M/raft/";
 /// extractor has to strip to get from a version to its key.
 pub const VERSION_SUFFIX_BYTES: usize = 8 + 4 + 1;
 
+/// The bounds of the heads below.
+pub(crate) const STORE: &[u8] = b"M/store/";
+pub(crate) const STORE_END: &[u8] = b"M/store0";
 pub(crate) const HEAD: &[u8] = b"M/store/head";
 pub(crate) const SCRUB: &[u8] = b"M/store/scrub";
 pub(crate) const ALARM: &[u8] = b"M/alarm/";

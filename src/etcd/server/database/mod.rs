@@ -87,9 +87,23 @@ impl Database {
             message: error.into_string(),
         })?;
         threads::stand_back();
-        let path = path.to_path_buf();
-        let newest = Newest::new(options.newest_bytes);
-        Ok(Self { open: Arc::new(Open { db, path, options, newest, writing: Mutex::default() }) })
+        Ok(Self { open: Arc::new(Open::new(db, path, options)) })
+    }
+
+    /// What is in the files of the database in the folder `path`: nothing there is
+    /// changed, and another process may have it open. What that one has not
+    /// flushed is not seen; what it removes meanwhile is held open.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Open`]: damaged, or changed by the other while it was opened.
+    pub fn look(path: &Path) -> Result<DatabaseView, DatabaseError> {
+        let options = DatabaseOptions::default();
+        let mut every_file_at_once = options.build();
+        every_file_at_once.set_max_open_files(-1);
+        let db = DB::open_for_read_only(&every_file_at_once, path, false).map_err(|error| {
+            DatabaseError::Open { path: path.to_path_buf(), message: error.into_string() }
+        })?;
+        Ok(DatabaseView::new(Arc::new(Open::new(db, path, options))))
     }
 
     /// Writes all of `writes` or nothing. Readers see it at once; it is durable
@@ -198,6 +212,11 @@ impl std::fmt::Debug for Database {
 }
 
 impl Open {
+    fn new(db: DB, path: &Path, options: DatabaseOptions) -> Self {
+        let newest = Newest::new(options.newest_bytes);
+        Self { db, path: path.to_path_buf(), options, newest, writing: Mutex::default() }
+    }
+
     fn writing(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

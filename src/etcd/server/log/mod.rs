@@ -110,6 +110,13 @@ pub struct Recovered {
     pub cut_bytes: u64,
 }
 
+impl Recovered {
+    fn of(hard_state: HardState, entries: Vec<Entry>, marker: Marker, end: End) -> Self {
+        let snapshot = (marker.index > 0).then_some((marker.index, marker.term));
+        Self { hard_state, entries, snapshot, cut_bytes: end.cut_bytes }
+    }
+}
+
 /// The receipt that what was given to one call is on disk.
 ///
 /// Only this module can make one, so a function that takes it cannot run early.
@@ -194,6 +201,21 @@ impl Log {
     /// As there.
     pub fn open(dir: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
         Self::open_on(Files, dir, options)
+    }
+
+    /// What the log in `dir` holds, for who only looks: nothing is locked or
+    /// changed. A process that writes it meanwhile may rename or overwrite what is being
+    /// read; then this refuses, never gives something else, and can be tried again.
+    ///
+    /// # Errors
+    /// As [`Log::open_on`].
+    pub fn look(dir: &Path) -> Result<Recovered, LogError> {
+        if !Files.exists(dir) {
+            return Err(LogError::Absent { path: dir.to_path_buf() });
+        }
+        let listing = segment::list(&Files, dir, LogOptions::default().segment_bytes)?;
+        let (replayed, _newest) = replay(&Files, dir, &listing.live)?;
+        Ok(Recovered::of(replayed.hard_state, replayed.entries, replayed.marker, replayed.end))
     }
 }
 
@@ -313,9 +335,7 @@ impl<D: Disk> Log<D> {
         if log.live_room().is_some() {
             log.write(&[], Extra::HardState)?;
         }
-        let snapshot = (marker.index > 0).then_some((marker.index, marker.term));
-        let recovered = Recovered { hard_state, entries, snapshot, cut_bytes: end.cut_bytes };
-        Ok((log, recovered))
+        Ok((log, Recovered::of(hard_state, entries, marker, end)))
     }
 
     /// Puts `entries` into the log and returns when they, and `hard_state` if

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proa_etcd_api::EtcdError;
 use proa_etcd_api::command::auth_change::Change;
 use proa_etcd_api::command::command::Op;
-use proa_etcd_api::command::{AuthChange, Batch};
+use proa_etcd_api::command::{AuthChange, Batch, Proposal};
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
 use proa_etcd_replica::eraftpb::{ConfState, Entry, EntryType};
@@ -374,17 +374,22 @@ struct Work {
     touches_members: bool,
 }
 
-fn apply_normal(machine: &mut Machine, view: &dyn proa_etcd_store::View, entry: &Entry, work: &mut Work) {
-    // A new leader's first entry is empty; membership entries come decided.
+/// What the clients of an entry want; nothing of one that is about the membership or
+/// empty, as a new leader's first is.
+pub(super) fn proposals(entry: &Entry) -> Vec<Proposal> {
     if entry.data.is_empty() || entry.entry_type != EntryType::EntryNormal {
-        return;
+        return Vec::new();
     }
     // Alike on every member, so leaving it out keeps them alike.
     let Ok(batch) = Batch::decode(entry.data.clone()) else {
         tracing::error!("entry {} is no batch of this version and changes nothing", entry.index);
-        return;
+        return Vec::new();
     };
-    for proposal in batch.proposals {
+    batch.proposals
+}
+
+fn apply_normal(machine: &mut Machine, view: &dyn proa_etcd_store::View, entry: &Entry, work: &mut Work) {
+    for proposal in proposals(entry) {
         let outcome = machine.apply_proposal(view, &mut work.writes, &proposal);
         match proposal.command.and_then(|command| command.op) {
             Some(Op::Member(_)) => work.touches_members = true,

@@ -9,6 +9,7 @@ use proa_etcd_replica::eraftpb::ConfState;
 use proa_etcd_replica::{Founded, Position, Start, ids};
 use proa_etcd_store::{Machine, Writes, record_member};
 
+use super::alone;
 use super::error::NodeError;
 use super::meta::{self, Identity, Layout};
 use super::types::{Bootstrap, NodeConfig};
@@ -72,7 +73,17 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Booted, NodeError> {
             initial.identity
         }
     };
-    open(layout, identity)
+    let mut booted = open(layout, identity)?;
+    if matches!(config.bootstrap, Bootstrap::Alone) {
+        alone::go_on(&mut booted, &config.advertise_peer_urls);
+    }
+    match booted.members.get(&identity.member_id) {
+        Some(member) if member.peer_urls.is_empty() => Err(NodeError::Config(format!(
+            "{} is a backup, whose member has no address; start it with --force-new-cluster",
+            config.data_dir.display()
+        ))),
+        Some(_) | None => Ok(booted),
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), NodeError> {
@@ -82,6 +93,12 @@ fn make_dir(path: &Path) -> Result<(), NodeError> {
 
 fn initial(config: &NodeConfig) -> Result<Initial, NodeError> {
     match &config.bootstrap {
+        Bootstrap::Alone => {
+            let dir = config.data_dir.display();
+            Err(NodeError::Config(format!(
+                "{dir} holds no member; --force-new-cluster goes on with the data of one that is there"
+            )))
+        }
         Bootstrap::Existing => {
             let dir = config.data_dir.display();
             Err(NodeError::Config(format!("{dir} holds no member; give --initial-cluster to start one")))

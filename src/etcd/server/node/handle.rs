@@ -413,7 +413,7 @@ fn unix_s() -> u64 {
 }
 
 /// A word from the kernel, or else from the clock and the process id.
-fn random_word() -> u64 {
+pub(super) fn random_word() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: the buffer is as long as is said.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };

@@ -25,6 +25,7 @@
 //! stop(self)                                          // joins threads, drops the database
 //! ```
 
+mod alone;
 mod applier;
 mod ask;
 mod assemble;
@@ -36,6 +37,7 @@ mod error;
 mod handle;
 mod here;
 mod housekeeping;
+mod look;
 mod membership;
 mod meta;
 mod outbox;
@@ -51,8 +53,9 @@ mod writer;
 
 pub use error::NodeError;
 pub use handle::{Node, is_member};
+pub use look::Seen;
 pub use meta::write_durably;
-pub use restore::{NewMember, create_from};
+pub use restore::{NewMember, create_from, create_stranger};
 pub use types::{
     Answerer, AuthStamp, Bootstrap, EventSink, MemberChange, MembersChanged, NodeConfig, ReadView, Status,
     TokenGranted, TokenSink, V2Applied, V2Sink,

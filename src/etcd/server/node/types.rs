@@ -48,6 +48,9 @@ pub struct NodeConfig {
 pub enum Bootstrap {
     /// The data dir must hold a member already.
     Existing,
+    /// The data dir must hold a member already, which goes on without the others:
+    /// `--force-new-cluster`.
+    Alone,
     /// All first members are known: `--initial-cluster` with state `new`.
     New {
         /// `--initial-cluster-token`.

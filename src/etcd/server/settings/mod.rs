@@ -184,7 +184,12 @@ pub const PROGRAM: Program = Program {
             "accepted, without effect: there is no Go to profile",
             checks::boolean,
         ),
-        switch("force-new-cluster", "false", "only false", only_false),
+        switch(
+            "force-new-cluster",
+            "false",
+            "once: go on with this member's data and without the other members",
+            checks::boolean,
+        ),
         switch("unsafe-no-fsync", "false", "only false: what is acknowledged is on the disk", only_false),
         switch("socket-reuse-port", "false", "others may listen on the same ports", checks::boolean),
         switch("socket-reuse-address", "false", UNUSED, checks::boolean),

@@ -43,9 +43,23 @@ pub enum SnapshotError {
     },
     /// There is something where the data dir is to be.
     #[error("data-dir {:?} not empty or could not be read", path.display())]
-    DataDir {
+    NotEmpty {
         /// The folder.
         path: PathBuf,
+    },
+    /// A backup must not change what it is made of.
+    #[error("{} lies in {}, which is not to be changed; give a folder elsewhere", path.display(), data_dir.display())]
+    Inside {
+        /// Where the backup is to be.
+        path: PathBuf,
+        /// The data dir.
+        data_dir: PathBuf,
+    },
+    /// Its member runs.
+    #[error("the member in {} runs; stop it first", data_dir.display())]
+    Runs {
+        /// The data dir.
+        data_dir: PathBuf,
     },
     /// The new member cannot be made.
     #[error(transparent)]

@@ -1,12 +1,12 @@
 //! From a snapshot file to a data dir.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use proa_etcd_store::snapshot::bolt::{BadFile, Bolt};
 use proa_etcd_store::snapshot::{Imported, Past, attach_leases, import};
 
 use super::file::{Hash, Snapshot, SnapshotError};
+use super::whole::make_whole;
 use crate::database::Database;
 use crate::node::{NewMember, NodeError, create_from};
 
@@ -31,50 +31,13 @@ pub struct Restore {
 /// # Errors
 /// [`SnapshotError`].
 pub fn restore(wanted: &Restore) -> Result<Imported, SnapshotError> {
-    let is_empty = |path: &Path| match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    };
-    let data_dir = &wanted.data_dir;
-    if !is_empty(data_dir) {
-        return Err(SnapshotError::DataDir { path: data_dir.clone() });
-    }
     let snapshot = Snapshot::open(&wanted.file)?;
     snapshot.check(wanted.hash)?;
-    let mut name = data_dir.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
-    remove(&part)?;
-    let made = fill(&snapshot, &part, wanted);
-    if made.is_err() {
-        // The first error is the one to tell.
-        let _ = remove(&part);
-    }
-    let imported = made?;
-    let io = |source| SnapshotError::Io { action: "make", path: data_dir.clone(), source };
-    fs::rename(&part, data_dir).map_err(io)?;
-    let parent = data_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(io)?;
-    Ok(imported)
-}
-
-fn remove(folder: &Path) -> Result<(), SnapshotError> {
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(SnapshotError::Io { action: "remove", path: folder.to_owned(), source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    make_whole(&wanted.data_dir, |part| fill(&snapshot, part, wanted))
 }
 
 fn fill(snapshot: &Snapshot, part: &Path, wanted: &Restore) -> Result<Imported, SnapshotError> {
     let bolt = Bolt::open(snapshot).map_err(|error| snapshot.bad(error))?;
-    fs::create_dir_all(part).map_err(|source| SnapshotError::Io {
-        action: "make",
-        path: part.to_owned(),
-        source,
-    })?;
     let mut outcome = Err(BadFile::Io("nothing was read".to_owned()));
     let made = create_from(part, &wanted.member, &mut |database| {
         outcome = load(&bolt, wanted.past, database);

@@ -9,12 +9,14 @@
 //! along without looking at it.
 
 pub mod bolt;
+mod carry;
 mod export;
 mod import;
 mod messages;
 #[cfg(test)]
 mod tests;
 
+pub use carry::{Carried, carried};
 pub use export::{ExportError, Stamp, plan, write};
 pub use import::{Imported, Past, attach_leases, import};
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::bolt::{Bolt, BucketWriter, Bytes, Stopped, Writer};
 use super::*;
+use crate::keys;
 use crate::machine::Machine;
 use crate::view::{MemView, View, Writes};
 
@@ -255,4 +256,19 @@ fn a_version_that_cannot_be_read_is_an_error() {
         writes.delete([b"B", &place[..]].concat());
     });
     assert!(matches!(value, Err(ExportError::Corrupt(_))), "{value:?}");
+}
+
+#[test]
+fn a_new_cluster_takes_over_what_is_not_the_members() {
+    let mut view = lived_in(None);
+    let mut writes = Writes::default();
+    let own = [keys::alarm(7, 1), keys::member(7), [crate::RAFT_PREFIX, b"position"].concat()];
+    own.iter().for_each(|key| writes.put(key.clone(), vec![1]));
+    let tree = b"Vn\0\x01/a".to_vec();
+    writes.put(tree.clone(), vec![2]);
+    view.apply(&writes);
+    let names = |what| carried(&view, what).map(|(key, _)| key).collect::<Vec<_>>();
+    let all = view.entries().map(|(key, _)| key.to_vec());
+    assert_eq!(names(Carried::All), all.filter(|key| !own.contains(key)).collect::<Vec<_>>());
+    assert_eq!(names(Carried::V2), [tree]);
 }
