@@ -57,13 +57,17 @@ fn start(folder: &Path, name: &str, flags: &[&str]) -> Member {
 }
 
 fn start_alone(member: &mut Member) {
+    start_serving(member);
+    assert_eq!(ok("3", &member.client_url, "member list").lines().count(), 1);
+}
+
+fn start_serving(member: &mut Member) {
     member.start();
     wait_for("a member that says where it serves", || {
         assert!(member.ended().is_none(), "{}", member.stderr());
         let listed = etcdctl("3", &["--endpoints", &member.client_url, "member", "list"]);
         String::from_utf8(listed.stdout).unwrap().contains(&member.client_url).then_some(())
     });
-    assert_eq!(ok("3", &member.client_url, "member list").lines().count(), 1);
 }
 
 /// All that is in the v2 tree and its indexes, and all v3 keys with their revisions.
@@ -130,6 +134,20 @@ fn a_backup_starts_as_what_was_copied() {
     start_alone(&mut alone);
     assert_eq!((state(&url), identity(&data_dir)), (now, was));
     ok("2", &url, "set /v2/c alone");
+
+    // A flag that was left on drops nobody who has joined since.
+    ok("3", &url, "member add late --learner --peer-urls=http://127.0.0.1:1");
+    alone.kill();
+    alone.start();
+    wait_for("the end of who would drop another", || alone.ended());
+    assert!(alone.stderr().contains("others have joined since; leave the flag out"), "{}", alone.stderr());
+    alone.kill();
+    alone.add_flags(&["--force-new-cluster=false"]);
+    start_serving(&mut alone);
+    assert_eq!(ok("3", &url, "member list").lines().count(), 2);
+    alone.kill();
+    alone.add_flags(&["--force-new-cluster"]);
+    start_alone(&mut alone);
 }
 
 fn identity(data_dir: &Path) -> std::collections::BTreeSet<String> {
@@ -145,6 +163,7 @@ fn what_cannot_be_copied_is_named_and_leaves_nothing() {
     fs::create_dir_all(at("go/member/snap")).unwrap();
     fs::create_dir_all(at("full/x")).unwrap();
     fs::write(at("file"), "x").unwrap();
+    fs::create_dir_all(at("n.part")).unwrap();
     let before = files(folder.path());
     #[rustfmt::skip]
     let rows = [
@@ -155,6 +174,7 @@ fn what_cannot_be_copied_is_named_and_leaves_nothing() {
         ("a file in the way", "m",    "file",  "",                   "is not empty"),
         ("itself",            "m",    "m",     "",                   "which is not to be changed"),
         ("inside",            "m",    "m/x/y", "",                   "which is not to be changed"),
+        ("a part of itself",  "n.part", "n",   "",                   "which is not to be changed"),
         ("a log elsewhere",   "m",    "new",   "--wal-dir=x",        "--wal-dir is not supported"),
         ("a log elsewhere",   "m",    "new",   "--backup-wal-dir=x", "--backup-wal-dir is not supported"),
         ("an argument",       "m",    "new",   "x",                  "No arguments accepted"),

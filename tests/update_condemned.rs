@@ -29,7 +29,10 @@ fn a_staged_release_that_failed_elsewhere_boots_no_more_and_is_not_taken_again()
         r#"{"version":"2.0.0","reason":"fleetd.service is not active","machine":"other","unix_s":1}"#;
     runtime().block_on(put_surely(&store.client(), &key, record));
     let only_a = [SlotFlags::new(1, 0, true), SlotFlags::new(0, 0, false)];
-    engine.wait_for("the slot to be retired", |_| !machine.is_updated());
+    let state = machine.folder.join("state/state.json");
+    engine.wait_for("the slot to be retired", |_| {
+        std::fs::read_to_string(&state).is_ok_and(|state| !state.contains("is_active"))
+    });
     assert_eq!(machine.flags(), only_a);
     let why = "version 2.0.0 does not boot next any more: it failed on machine other: \
                fleetd.service is not active";

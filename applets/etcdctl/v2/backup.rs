@@ -10,7 +10,10 @@ use super::{Context, End};
 
 pub const BACKUP: &[Flag] = &[
     value("data-dir", "the member's data dir; it may run, and all that it has answered is copied"),
-    value("backup-dir", "the data dir to make; start it with etcd --force-new-cluster --data-dir=BACKUP"),
+    value(
+        "backup-dir",
+        "the data dir to make; start it once with etcd --force-new-cluster --data-dir=BACKUP",
+    ),
     switch("with-v3", "copy v3 keys, leases, users and roles too; the member must not run"),
     value("wal-dir", "not supported: the log is in the data dir"),
     value("backup-wal-dir", "not supported: the log is in the backup dir"),
@@ -44,7 +47,7 @@ pub async fn backup(context: &Context) -> Result<(), End> {
         })
     })?;
     emit(&format!(
-        "Backup of {} is in {}; start it with etcd --force-new-cluster\n",
+        "Backup of {} is in {}; start it once with etcd --force-new-cluster\n",
         data_dir.display(),
         backup_dir.display()
     ));

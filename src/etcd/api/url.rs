@@ -114,6 +114,11 @@ pub fn parse(text: &str) -> Result<Url, String> {
     Ok(Url { encrypted, address })
 }
 
+/// Whether a URL leads somewhere on the network, and not to a socket of this machine.
+pub fn is_on_network(text: &str) -> bool {
+    parse(text).is_ok_and(|url| url.address.tcp().is_some())
+}
+
 fn host_and_port(text: &str) -> Result<Address, String> {
     let split = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
     let there = split.and_then(|(host, port)| {

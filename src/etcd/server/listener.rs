@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use proa_etcd_api::url::{self, Address, HostPort, Url};
 use proa_etcd_client::Socket;
@@ -15,6 +16,9 @@ use tokio::net::{TcpListener, UnixListener};
 /// Connections that wait to be accepted. Source: Go, which takes the system's
 /// `somaxconn`; 4096 since Linux 5.4.
 const BACKLOG: i32 = 4096;
+/// How long a folder that another process has locked is waited for.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +86,7 @@ impl Listen {
                 // Whoever finds a file deserted must not remove what another has made in
                 // its place: one at a time in a folder.
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-                let folder = File::open(folder.unwrap_or(Path::new(".")))?;
-                folder.lock()?;
+                let _locked = lock(folder.unwrap_or(Path::new(".")))?;
                 if is_deserted(path)? {
                     fs::remove_file(path)?;
                 }
@@ -95,6 +98,18 @@ impl Listen {
             }
         }
     }
+}
+
+/// Locks a folder, if it may be read; others do so for the moment of a bind.
+fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let Ok(file) = File::open(folder) else { return Ok(None) };
+    for _ in 0..LOCK_TRIES {
+        if file.try_lock().is_ok() {
+            return Ok(Some(file));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(io::Error::other(format!("another process has {} locked", folder.display())))
 }
 
 fn socket(domain: Domain) -> io::Result<socket2::Socket> {

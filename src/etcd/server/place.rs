@@ -77,6 +77,9 @@ pub(crate) async fn find(
     lan: Option<&LanConfig>,
     peer_tls: Option<ClientTls>,
 ) -> Result<Place, RunError> {
+    if config.is_alone {
+        return Ok(Place::Member(Bootstrap::Alone));
+    }
     if let Some(lan) = lan {
         if is_member(&config.data_dir) {
             return Ok(Place::Member(Bootstrap::Existing));
@@ -93,7 +96,6 @@ pub(crate) async fn find(
     match &config.start {
         Start::Join(cluster) => Ok(join(config, cluster)),
         Start::New(cluster) => Ok(new(config, cluster)),
-        Start::Alone => Ok(Place::Member(Bootstrap::Alone)),
         Start::Discover(_) => Ok(Place::Member(Bootstrap::Existing)),
         Start::Proxy { peer_urls, refresh } => {
             tell_systemd();

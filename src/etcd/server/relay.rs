@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proa_base::settings::{Program, Settings, checks, setting, switch};
-use proa_etcd_api::url;
+use proa_etcd_api::url::{self, is_on_network};
 use proa_etcd_client::Socket;
 use proa_etcd_client::tls::ClientTls;
 use tokio::sync::{Semaphore, watch};
@@ -141,8 +141,10 @@ fn ask_any(peer_urls: &[String], tls: Option<&ClientTls>) -> Option<(Vec<String>
     for url in peer_urls {
         match question::ask_members(url, tls) {
             Ok(known) => {
-                let clients: Vec<String> =
-                    known.members.iter().flat_map(|member| member.client_urls.clone()).collect();
+                let clients = known.members.iter().flat_map(|member| member.client_urls.clone());
+                // A socket that a member of another machine names is not on this one.
+                let is_near = !is_on_network(url);
+                let clients: Vec<String> = clients.filter(|url| is_near || is_on_network(url)).collect();
                 let peers = known.members.iter().flat_map(|member| member.peer_urls.clone()).collect();
                 if !clients.is_empty() {
                     return Some((clients, peers));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proa_base::settings::Settings;
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_api::mvccpb::Event;
-use proa_etcd_api::url::Address;
+use proa_etcd_api::url::{Address, is_on_network};
 use proa_etcd_client::tls::TlsError;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -233,7 +233,8 @@ fn lan_config(config: &Config, machine: &Machine) -> Result<Option<LanConfig>, R
         group: lan::GROUP,
         data_dir: config.data_dir.clone(),
         peer_url: config.advertise_peer_urls.first().cloned().unwrap_or_default(),
-        client_urls: config.advertise_client_urls.clone(),
+        // A socket is of this machine alone; others are told of what they can dial.
+        client_urls: config.advertise_client_urls.iter().filter(|url| is_on_network(url)).cloned().collect(),
     }))
 }
 

@@ -61,6 +61,8 @@ pub struct Config {
     pub advertise_peer_urls: Vec<String>,
     /// What to do with a new data dir.
     pub start: Start,
+    /// `--force-new-cluster`: the member that is there goes on without the others.
+    pub is_alone: bool,
     /// `--initial-cluster-token`.
     pub token: String,
     /// `--heartbeat-interval`, milliseconds.
@@ -179,6 +181,7 @@ impl Config {
             advertise_client_urls: advertise(settings, "advertise-client-urls", &listen_client_urls, machine),
             advertise_peer_urls,
             start,
+            is_alone: settings.is_on("force-new-cluster"),
             name,
             token: settings.get("initial-cluster-token").to_owned(),
             heartbeat_ms,

@@ -66,8 +66,6 @@ pub enum Start {
     New(Cluster),
     /// A running cluster has added this member.
     Join(Cluster),
-    /// It is not new: its member goes on without the others.
-    Alone,
     /// By beacons on the local network.
     Discover(Discovery),
     /// By a token that all first members were given.
@@ -193,9 +191,6 @@ pub(super) fn choose(
     name: &str,
     peer_urls: &[String],
 ) -> Result<Start, BadConfig> {
-    if settings.is_on("force-new-cluster") {
-        return Ok(Start::Alone);
-    }
     let given = settings.get("initial-cluster");
     let is_proxy = settings.get("proxy") == "on";
     let fallback = match settings.get("discovery-fallback") {

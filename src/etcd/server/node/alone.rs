@@ -1,8 +1,8 @@
 //! A member that goes on without the others of its cluster: `--force-new-cluster`.
 
 use proa_etcd_api::etcdserverpb::Member;
-use proa_etcd_replica::Position;
-use proa_etcd_replica::eraftpb::{ConfState, Entry};
+use proa_etcd_replica::eraftpb::{ConfState, Entry, EntryType};
+use proa_etcd_replica::{Position, Start};
 use proa_etcd_store::{Machine, View, Writes, record_member};
 
 use super::applier::proposals;
@@ -30,15 +30,33 @@ pub(super) fn replay(
     (writes, last)
 }
 
-/// Makes a member, before it runs, the only one of its cluster, at `peer_urls`. One
-/// write of the database: a crash leaves the cluster as it was, or this member alone.
+/// Why a member does not go on without the others.
+pub(super) fn refuse(booted: &Booted) -> Option<&'static str> {
+    let Start { applied, entries, .. } = &booted.start;
+    if applied.index == 0 {
+        return Some("it has not received any data yet");
+    }
+    // A flag that was left on would drop those who have joined since, and what they agreed on.
+    let is_of_members = |entry: &&Entry| entry.entry_type != EntryType::EntryNormal;
+    let changes = entries.iter().filter(|entry| entry.index > applied.index).find(is_of_members);
+    let have_joined = booted.members.len() > 1 || changes.is_some();
+    let is_done = meta::was_alone(&booted.database.snapshot()) && have_joined;
+    is_done.then_some("that was done, and others have joined since; leave the flag out")
+}
+
+/// Makes a member, before it runs, the only one of its cluster, at `peer_urls` if it has
+/// no address yet. One write of the database: a crash leaves the cluster as it
+/// was, or this member alone.
 pub(super) fn go_on(booted: &mut Booted, peer_urls: &[String]) {
     let Booted { identity, database, machine, start, members, removed, .. } = booted;
     let view = database.snapshot();
     let (mut writes, last) = replay(machine, &view, &start.entries, start.applied);
     let id = identity.member_id;
     let known = members.get(&id).cloned().unwrap_or_default();
-    let myself = Member { id, peer_urls: peer_urls.to_vec(), is_learner: false, ..known };
+    let mut myself = Member { id, is_learner: false, ..known };
+    if myself.peer_urls.is_empty() {
+        myself.peer_urls = peer_urls.to_vec();
+    }
     for other in members.keys().filter(|other| **other != id) {
         machine.forget_member(&mut writes, *other);
         removed.push(*other);
@@ -50,6 +68,7 @@ pub(super) fn go_on(booted: &mut Booted, peer_urls: &[String]) {
     start.conf_state = ConfState { voters: vec![id], ..ConfState::default() };
     start.applied = last;
     meta::put_position(&mut writes, last, &start.conf_state);
+    meta::put_alone(&mut writes, true);
     drop(view);
     database.write(&writes);
     database.flush(meta::POSITION);

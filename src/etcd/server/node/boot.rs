@@ -75,7 +75,16 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Booted, NodeError> {
     };
     let mut booted = open(layout, identity)?;
     if matches!(config.bootstrap, Bootstrap::Alone) {
+        if let Some(why) = alone::refuse(&booted) {
+            let dir = config.data_dir.display();
+            return Err(NodeError::Config(format!("--force-new-cluster does not go on with {dir}: {why}")));
+        }
         alone::go_on(&mut booted, &config.advertise_peer_urls);
+    } else if meta::was_alone(&booted.database.snapshot()) {
+        let mut writes = Writes::default();
+        meta::put_alone(&mut writes, false);
+        booted.database.write(&writes);
+        booted.database.flush(meta::POSITION);
     }
     match booted.members.get(&identity.member_id) {
         Some(member) if member.peer_urls.is_empty() => Err(NodeError::Config(format!(

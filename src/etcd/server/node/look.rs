@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proa_etcd_replica::Position;
 use proa_etcd_store::{Machine, Overlay, View, Writes};
 
 use super::alone::replay;
@@ -82,7 +83,16 @@ fn look_once(layout: &Layout, lock: Option<FolderLock>) -> Result<Seen, NodeErro
     if log.snapshot.is_some_and(|(index, _)| index > applied.index) {
         return Err(damaged("the log begins after it ends: entries between are missing"));
     }
+    // A log goes on from the database where it has the entry that was applied last. It may
+    // end before that, or wait to be begun anew, if a snapshot has replaced the database.
+    let begins = log.snapshot.unwrap_or_default() == (applied.index, applied.term);
+    let goes_on = begins || log.entries.iter().any(|entry| Position::of(entry) == applied);
+    let is_behind = log.entries.last().is_none_or(|last| last.index < applied.index);
+    if !goes_on && !is_behind && layout.installing_index() != Some(applied.index) {
+        return Err(damaged("it has applied what the log has not"));
+    }
+    let entries = if goes_on { &log.entries[..] } else { &[] };
     let mut machine = Machine::load(&view)?;
-    let (later, _) = replay(&mut machine, &view, &log.entries, applied);
+    let (later, _) = replay(&mut machine, &view, entries, applied);
     Ok(Seen { view, later, _lock: lock })
 }

@@ -17,6 +17,19 @@ pub(super) const POSITION: &[u8] = b"M/raft/position";
 /// Ids of members that were removed; they never come back.
 const REMOVED: &[u8] = b"M/raft/removed";
 
+/// Is there while the last start was one that went on without the others.
+const ALONE: &[u8] = b"M/raft/alone";
+
+/// Adds that this start goes on without the others, or that it does not.
+pub(super) fn put_alone(writes: &mut Writes, is_alone: bool) {
+    writes.puts.insert(ALONE.to_vec(), is_alone.then(Vec::new));
+}
+
+/// Whether the start before went on without the others.
+pub(super) fn was_alone(view: &dyn View) -> bool {
+    view.get(ALONE).is_some()
+}
+
 /// Adds the raft position to a batch: data and position are one write, so a
 /// replay after a crash applies nothing twice.
 pub(super) fn put_position(writes: &mut Writes, position: Position, members: &ConfState) {

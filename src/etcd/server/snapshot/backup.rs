@@ -6,7 +6,7 @@ use proa_etcd_store::Writes;
 use proa_etcd_store::snapshot::{Carried, carried};
 
 use super::file::SnapshotError;
-use super::whole::make_whole;
+use super::whole::{make_whole, part_of};
 use crate::database::Database;
 use crate::log::LogError;
 use crate::node::{NodeError, Seen, create_stranger};
@@ -21,7 +21,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// # Errors
 /// [`SnapshotError`]; nothing is left in `backup_dir`, and `data_dir` is as it was in any case.
 pub fn backup(data_dir: &Path, backup_dir: &Path, what: Carried) -> Result<(), SnapshotError> {
-    if is_below(backup_dir, data_dir) {
+    if is_below(backup_dir, data_dir) || is_below(data_dir, &part_of(backup_dir)) {
         let (path, data_dir) = (backup_dir.to_owned(), data_dir.to_owned());
         return Err(SnapshotError::Inside { path, data_dir });
     }

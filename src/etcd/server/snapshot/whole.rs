@@ -14,7 +14,6 @@ pub(super) fn make_whole<T>(
     data_dir: &Path,
     fill: impl FnOnce(&Path) -> Result<T, SnapshotError>,
 ) -> Result<T, SnapshotError> {
-    // Without a slash at its end, or the other name would be inside.
     let data_dir: PathBuf = data_dir.components().collect();
     let is_empty = match fs::read_dir(&data_dir) {
         Ok(mut entries) => entries.next().is_none(),
@@ -23,22 +22,28 @@ pub(super) fn make_whole<T>(
     if !is_empty {
         return Err(SnapshotError::NotEmpty { path: data_dir });
     }
-    let mut name = data_dir.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
+    let part = part_of(&data_dir);
     remove(&part)?;
+    let io = |source| SnapshotError::Io { action: "make", path: data_dir.clone(), source };
     let made = make(&part).and_then(|()| fill(&part));
+    let made = made.and_then(|made| fs::rename(&part, &data_dir).map_err(io).map(|()| made));
     if made.is_err() {
         // The first error is the one to tell.
         let _ = remove(&part);
     }
     let made = made?;
-    let io = |source| SnapshotError::Io { action: "make", path: data_dir.clone(), source };
-    fs::rename(&part, &data_dir).map_err(io)?;
     let parent = data_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(io)?;
     Ok(made)
+}
+
+/// What a data dir is called until it is complete.
+pub(super) fn part_of(data_dir: &Path) -> PathBuf {
+    // Without a slash at its end, or it would lie inside.
+    let mut name = data_dir.components().collect::<PathBuf>().into_os_string();
+    name.push(".part");
+    name.into()
 }
 
 fn make(folder: &Path) -> Result<(), SnapshotError> {
