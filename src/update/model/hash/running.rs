@@ -63,15 +63,13 @@ impl RunningSha256 {
         }
     }
 
-    /// Takes the next bytes, and gives the hash of these alone.
-    pub fn update_and_hash(&mut self, bytes: &[u8]) -> Sha256 {
-        let Some(pair) = Pair::of_this_processor() else {
-            self.update(bytes);
-            return Sha256::of(bytes);
-        };
-        let mut alone = Self::default();
-        Self::update_two(pair, [self, &mut alone], [bytes, bytes]);
-        alone.finish()
+    /// Takes the next bytes of two messages that go on alike: at once that costs what
+    /// one does.
+    pub fn update_both(a: &mut Self, b: &mut Self, bytes: &[u8]) {
+        match Pair::of_this_processor() {
+            Some(pair) => Self::update_two(pair, [a, b], [bytes, bytes]),
+            None => [a, b].into_iter().for_each(|hash| hash.update(bytes)),
+        }
     }
 
     /// What is to be compressed when `bytes` have come: the chunk that they complete,

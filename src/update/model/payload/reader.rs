@@ -114,6 +114,9 @@ pub struct Reader {
     spare: Vec<Vec<u8>>,
     /// Hash of all that came before the current stage.
     running: RunningSha256,
+    /// Hashes of all that came and of the current operation's data alone, made as it
+    /// comes, when it is still in the processor's cache.
+    at_once: (RunningSha256, RunningSha256),
     manifest: Option<Manifest>,
 }
 
@@ -124,8 +127,9 @@ impl Reader {
     /// [`Fault::Limit`] when what is expected is beyond the limits.
     pub fn new(expected: Expected, key: PublicKey) -> Result<Self, Fault> {
         expected.check()?;
-        let (pending, spare, running) = (Vec::new(), Vec::new(), RunningSha256::default());
-        Ok(Self { expected, key, stage: Stage::Head, pending, spare, running, manifest: None })
+        let (stage, pending, spare) = (Stage::Head, Vec::new(), Vec::new());
+        let (running, at_once) = Default::default();
+        Ok(Self { expected, key, stage, pending, spare, running, at_once, manifest: None })
     }
 
     /// A reader that goes on at `checkpoint`: the next bytes to push are those
@@ -225,6 +229,9 @@ impl Reader {
         let (now, later) = input.split_at((wanted - self.pending.len()).min(input.len()));
         self.pending.extend_from_slice(now);
         *input = later;
+        if let Stage::Operation(_) = self.stage {
+            RunningSha256::update_both(&mut self.at_once.0, &mut self.at_once.1, now);
+        }
         if self.pending.len() < wanted {
             return Ok(None);
         }
@@ -258,6 +265,7 @@ impl Reader {
             true => Stage::Operation(index),
             false => Stage::Signatures,
         };
+        self.at_once = (self.running.clone(), RunningSha256::default());
     }
 
     /// Takes back the data of an operation that is done, as memory for a later one:
@@ -269,10 +277,8 @@ impl Reader {
     }
 
     fn take_operation(&mut self, index: usize, data: Vec<u8>) -> Result<Event, Fault> {
-        let mut running = self.running.clone();
-        // Both hashes are of the same bytes: at once they cost what one does.
-        let got = running.update_and_hash(&data);
-        self.operation(index).check_data_hash(index, got)?;
+        let (running, alone) = std::mem::take(&mut self.at_once);
+        self.operation(index).check_data_hash(index, alone.finish())?;
         self.running = running;
         self.begin_operation(index + 1);
         Ok(Event::Operation { index, data })
