@@ -86,6 +86,30 @@ fn an_update_that_is_killed_again_and_again_ends_with_the_same_hash() {
     kill_again_and_again(&machine, &server, &release);
 }
 
+/// The hashes of the larger system's blocks alone are 1 MiB more.
+#[test]
+fn memory_does_not_grow_with_the_system() {
+    let peak_kib = |mib: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        let publisher = Publisher::new(&folder.path().join("keys"));
+        // Nearly all of it is zeros: the steps are few, and quickly made.
+        let mut data = vec![0; (mib * MIB) as usize];
+        let start = system(MIB, 2);
+        data[..start.len()].copy_from_slice(&start);
+        data[40..48].copy_from_slice(&(mib * MIB).to_le_bytes());
+        let release = publisher.release(&data, None, &Wish::default());
+        let machine = Machine::new(&folder.path().join("machine"), mib + 4, &publisher, &start);
+        let mut engine = machine.start(&Server::honest(release.clone()), &[]);
+        engine.wait_for("the update", |_| machine.is_updated());
+        let peak = engine.kill().expect("it still runs");
+        machine.assert_updated(&release);
+        peak
+    };
+    let (small, large) = (peak_kib(32), peak_kib(160));
+    println!("peak {small} KiB for 32 MiB, {large} KiB for 160 MiB");
+    assert!(large < small + 640, "{small} KiB for 32 MiB and {large} KiB for 160 MiB");
+}
+
 /// What changes from a release to the next: some bytes here and there, what moves by
 /// whole blocks and by less, what is new, what is gone.
 fn changed(old: &[u8]) -> Vec<u8> {

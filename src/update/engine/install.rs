@@ -7,7 +7,7 @@ use proa_update_model::{
     hash::Sha256,
     layout,
     slots::{SlotFlags, stage},
-    verity::{SALT_BYTES, Superblock, Tree},
+    verity::{self, BLOCK_BYTES, SALT_BYTES, Superblock, Tree, TreeBuilder},
 };
 
 use crate::{
@@ -15,8 +15,9 @@ use crate::{
     medium::{Medium, Room},
 };
 
-/// How much of the hash tree is written and read at once.
-const CHUNK_BYTES: usize = 1 << 20;
+/// How much of the hash tree is written and read at once: more than the superblock and
+/// the tree above the leaves have together.
+const PART_BYTES: usize = 128 << 10;
 /// How often a new release may be started before it has shown that it is good.
 /// Once: what fails at its first boot is not given a second machine-hour.
 const TRIES: u8 = 1;
@@ -151,7 +152,8 @@ pub fn mark_good(medium: &impl Medium, disk: &Disk, number: u32) -> Result<(), E
     write_flags(medium, disk, &[(number, slot.flags.mark_good())])
 }
 
-/// The data of a slot was read back and is the release's; what that gave.
+/// The data of a slot was read back and is the release's; what that gave. The leaves
+/// of the tree are those that are not written yet.
 pub struct Matched {
     superblock: Superblock,
     levels: Vec<Vec<u8>>,
@@ -184,41 +186,57 @@ impl Matched {
     }
 }
 
-/// Writes superblock and tree behind the data, and reads them back.
+/// Writes superblock and what is missing of the tree behind the data, and reads both
+/// back whole.
 ///
 /// # Errors
 /// [`Error::TreeReadBack`], and the disk's.
 pub fn seal(medium: &impl Medium, slot: &Slot, matched: &Matched) -> Result<Sealed, Error> {
-    let block = matched.superblock.render();
-    let mut parts = vec![(matched.superblock.offset(), &block[..])];
-    let mut offset = matched.superblock.tree_offset();
-    for level in &matched.levels {
-        parts.push((offset, level));
-        offset += level.len() as u64;
+    let Matched { superblock, levels } = matched;
+    let (data_blocks, block) = (superblock.data_blocks, superblock.render());
+    let empty = Vec::new();
+    let (leaves, above) = levels.split_last().unwrap_or((&empty, &[]));
+    // One after the other: the superblock, and the tree down to its leaves.
+    let head = [&block, &above.concat()[..]].concat();
+    let head_at = slot.start + superblock.offset();
+    let leaves_at = slot.start + verity::leaves_offset(data_blocks);
+    let end = slot.start + verity::sealed_bytes(data_blocks);
+
+    let mut room = Room::of_small_pages(PART_BYTES);
+    let writing = || file("write", "the hash tree");
+    room.write(medium, head_at, &head).map_err(writing())?;
+    room.write(medium, end - leaves.len() as u64, leaves).map_err(writing())?;
+    medium.sync().map_err(writing())?;
+
+    medium.forget(head_at, end - head_at);
+    if read(medium, &mut room, head_at, head.len())? != head {
+        return Err(Error::TreeReadBack);
     }
-    let mut room = Room::of_small_pages(CHUNK_BYTES);
-    let at = |offset, number| slot.start + offset + (number * CHUNK_BYTES) as u64;
-    for (offset, bytes) in &parts {
-        for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-            let copy = &mut room.all()[..chunk.len()];
-            copy.copy_from_slice(chunk);
-            medium.write(at(offset, number), copy).map_err(file("write", "the hash tree"))?;
+    if leaves_at < end {
+        // A tree of the leaves alone has the same root.
+        let mut tree = TreeBuilder::new((end - leaves_at) / BLOCK_BYTES as u64, &superblock.salt)?;
+        for at in (leaves_at..end).step_by(PART_BYTES) {
+            let bytes = (end - at).min(PART_BYTES as u64) as usize;
+            tree.push(read(medium, &mut room, at, bytes)?)?;
         }
-    }
-    medium.sync().map_err(file("write", "the hash tree"))?;
-    // What is compared is what was read, and not what lay there.
-    room.all().fill(0);
-    for (offset, bytes) in &parts {
-        medium.forget(slot.start + offset, bytes.len() as u64);
-        for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-            let read = &mut room.all()[..chunk.len()];
-            medium.read(at(offset, number), read).map_err(file("read back", "the hash tree"))?;
-            if read != chunk {
-                return Err(Error::TreeReadBack);
-            }
+        if tree.finish()?.root_hash != superblock.root_hash {
+            return Err(Error::TreeReadBack);
         }
     }
     Ok(Sealed { slot: slot.number })
+}
+
+/// What lies on the medium, in a room that holds nothing else before.
+fn read<'room>(
+    medium: &impl Medium,
+    room: &'room mut Room,
+    at: u64,
+    bytes: usize,
+) -> Result<&'room [u8], Error> {
+    let part = &mut room.all()[..bytes];
+    part.fill(0);
+    medium.read(at, part).map_err(file("read back", "the hash tree"))?;
+    Ok(part)
 }
 
 #[cfg(test)]

@@ -78,6 +78,20 @@ impl Room {
         Self { bytes, start, length }
     }
 
+    /// Writes `bytes` through this memory.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&mut self, medium: &impl Medium, mut offset: u64, bytes: &[u8]) -> io::Result<()> {
+        for part in bytes.chunks(self.length) {
+            let copy = &mut self.all()[..part.len()];
+            copy.copy_from_slice(part);
+            medium.write(offset, copy)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// The memory, with what was there before.
     pub fn all(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..][..self.length]

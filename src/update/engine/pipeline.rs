@@ -10,7 +10,8 @@
 //!
 //! What is read back was flushed before: a stretch is read when a flush that began
 //! after its last write has ended. So the tree is that of what lies on the medium,
-//! and it is whole soon after the last byte came.
+//! and it is whole soon after the last byte came. Its leaves are written as it grows:
+//! what is kept in memory does not grow with the slot.
 
 use std::{
     sync::{
@@ -23,7 +24,7 @@ use std::{
 use proa_update_model::{
     hash::Sha256,
     payload::{Checkpoint, Manifest, OPERATION_BYTES_MAX, Operation, apply::Renderer},
-    verity::{BLOCK_BYTES, SALT_BYTES, Tree, TreeBuilder},
+    verity::{self, BLOCK_BYTES, SALT_BYTES, Tree, TreeBuilder},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -44,6 +45,8 @@ const CHUNKS: usize = 2;
 /// How much is read back at once: with half of it the disk's answer takes longer
 /// than the bytes. An operation and the chunks fill a large page.
 const CHUNK_BYTES: usize = 512 << 10;
+/// Bytes of leaves, at least, that are written at once.
+const LEAVES_BYTES: usize = if cfg!(test) { BLOCK_BYTES } else { 128 << 10 };
 
 /// Which slot is written with what.
 #[derive(Clone, Debug)]
@@ -181,7 +184,7 @@ fn run(
     let tree = thread::scope(|scope| {
         let writing = scope.spawn(move || write(medium, job, target, to_do, used, &written));
         let reading = scope.spawn(move || read_back(medium, job, &to_read, durable, &to_fill, &full));
-        let tree = hash(job, &to_hash, &empty);
+        let tree = hash(medium, job, &to_hash, &empty);
         // Who waits for the other thread has nothing to tell when that one fails.
         drop((to_hash, empty));
         writing.join().expect("it does not panic")?;
@@ -271,16 +274,25 @@ fn make_durable(
     Ok(())
 }
 
+/// Makes the tree of what was read back, and writes those of its leaves that fill whole
+/// blocks, some blocks at a time; the rest is in the tree.
 fn hash<'a>(
+    medium: &impl Medium,
     job: &Job,
     full: &Receiver<Chunk<'a>>,
     empty: &SyncSender<&'a mut [u8]>,
 ) -> Result<TreeBuilder, Error> {
     let mut tree = TreeBuilder::new(job.data_blocks, &job.salt)?;
+    let mut room = Room::of_small_pages(LEAVES_BYTES);
+    let mut at = job.slot.start + verity::leaves_offset(job.data_blocks);
     for (chunk, count) in full {
         tree.push(&chunk[..count])?;
         // All was read when nobody wants it.
         let _ = empty.send(chunk);
+        if let Some(leaves) = tree.take_leaves(LEAVES_BYTES) {
+            room.write(medium, at, &leaves).map_err(file("write", "the hash tree"))?;
+            at += leaves.len() as u64;
+        }
     }
     Ok(tree)
 }

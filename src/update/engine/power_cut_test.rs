@@ -36,9 +36,9 @@ mod judges;
 
 const SECTOR: usize = 512;
 const KIB: u64 = 1 << 10;
-const SLOT_KIB: u64 = 256;
-const DATA_BLOCKS: u64 = 48;
-const OPERATION_BYTES: usize = 8 * BLOCK_BYTES;
+const SLOT_KIB: u64 = 576;
+const DATA_BLOCKS: u64 = 136;
+const OPERATION_BYTES: usize = 24 * BLOCK_BYTES;
 
 /// What happened to the disk.
 #[derive(Clone)]
@@ -103,7 +103,7 @@ fn disk(folder: &Path) -> PathBuf {
     let script = format!(
         "label: gpt\nfirst-lba: 64\n\
          3: start=64, size={SLOT_KIB}KiB, type={slot}, name=SLOT-A, attrs=\"GUID:49,56\"\n\
-         4: start=1024, size={SLOT_KIB}KiB, type={slot}, name=SLOT-B, attrs=\"GUID:48,56\"\n",
+         4: start=1216, size={SLOT_KIB}KiB, type={slot}, name=SLOT-B, attrs=\"GUID:48,56\"\n",
         slot = layout::SLOT_TYPE,
     );
     let mut sfdisk =

@@ -22,8 +22,7 @@ use std::fmt;
 /// Bytes of a block of data and of a block of hashes.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// The most data blocks of a system: 1 GiB. The hashes of its blocks are 8 MiB,
-/// half of what the updater may use, and five times what a slot holds.
+/// The most data blocks of a system: 1 GiB, five times what a slot holds.
 pub const DATA_BLOCKS_MAX: u64 = 1 << 18;
 
 /// How many bytes of a squashfs [`data_blocks_of_squashfs`] looks at.
@@ -112,6 +111,13 @@ pub fn tree_blocks(data_blocks: u64) -> u64 {
 /// Bytes of a slot's data, superblock and tree: a slot must hold as many.
 pub fn sealed_bytes(data_blocks: u64) -> u64 {
     (data_blocks + 1 + tree_blocks(data_blocks)) * BLOCK_BYTES as u64
+}
+
+/// Where the leaves lie in their slot, in bytes: the last level is the last that lies
+/// there.
+pub fn leaves_offset(data_blocks: u64) -> u64 {
+    let leaf_blocks = levels(data_blocks).first().copied().unwrap_or(0);
+    sealed_bytes(data_blocks) - leaf_blocks * BLOCK_BYTES as u64
 }
 
 /// Blocks of each level of hashes, leaves first.
@@ -250,19 +256,26 @@ impl fmt::Display for DmTable {
 pub struct Tree {
     /// The hash of its top block, or of the only block of data.
     pub root_hash: Sha256,
-    /// The blocks that follow the superblock, level by level, the top one first.
+    /// The blocks that follow the superblock, level by level, the top one first. The
+    /// last level, the leaves, is what [`TreeBuilder::take_leaves`] has left of it.
     pub levels: Vec<Vec<u8>>,
 }
 
 /// Makes a tree of blocks of data that come in order.
 ///
-/// It keeps a hash of each block, a 128th of the data, and nothing else. The
-/// hash of a block is that of the salt and the block; a block of hashes holds
-/// 128 of them, the last of a level is filled up with zeros.
+/// It keeps a hash of each block, a 128th of the data, which may be taken while it
+/// grows; of what was taken it keeps a 128th. The hash of a block is that of the
+/// salt and the block; a block of hashes holds 128 of them, the last of a level is
+/// filled up with zeros.
 pub struct TreeBuilder {
     salted: Salted,
     data_blocks: u64,
+    /// How many blocks of data came.
+    got: u64,
+    /// Hashes of blocks of data, without those that were taken.
     leaves: Vec<u8>,
+    /// Hashes of the blocks of leaves that were taken.
+    above: Vec<u8>,
 }
 
 impl TreeBuilder {
@@ -271,9 +284,9 @@ impl TreeBuilder {
     /// # Errors
     /// [`Fault::DataBlocks`] when it is none or more than [`DATA_BLOCKS_MAX`].
     pub fn new(data_blocks: u64, salt: &[u8; SALT_BYTES]) -> Result<Self, Fault> {
-        // With room for the zeros at the end.
-        let bytes = (checked_count(data_blocks)? as usize * HASH_BYTES).next_multiple_of(BLOCK_BYTES);
-        Ok(Self { salted: Salted::new(salt), data_blocks, leaves: Vec::with_capacity(bytes) })
+        let data_blocks = checked_count(data_blocks)?;
+        let (leaves, above) = (Vec::new(), Vec::new());
+        Ok(Self { salted: Salted::new(salt), data_blocks, got: 0, leaves, above })
     }
 
     /// Takes the next blocks.
@@ -287,12 +300,26 @@ impl TreeBuilder {
     pub fn push(&mut self, blocks: &[u8]) -> Result<(), Fault> {
         let (blocks, rest) = blocks.as_chunks::<BLOCK_BYTES>();
         assert!(rest.is_empty(), "{} bytes are not whole blocks", rest.len());
-        let got = (self.leaves.len() / HASH_BYTES + blocks.len()) as u64;
+        let got = self.got + blocks.len() as u64;
         if got > self.data_blocks {
             return Err(Fault::Count { want: self.data_blocks, got });
         }
+        self.got = got;
         self.salted.hash_each(blocks, &mut self.leaves);
         Ok(())
+    }
+
+    /// Gives out the leaves that are whole blocks, in order, each once: `at_least` so
+    /// many bytes, or none.
+    pub fn take_leaves(&mut self, at_least: usize) -> Option<Vec<u8>> {
+        let whole = self.leaves.len() - self.leaves.len() % BLOCK_BYTES;
+        if whole < at_least.max(BLOCK_BYTES) {
+            return None;
+        }
+        let rest = self.leaves.split_off(whole);
+        let taken = std::mem::replace(&mut self.leaves, rest);
+        self.salted.hash_each(taken.as_chunks::<BLOCK_BYTES>().0, &mut self.above);
+        Some(taken)
     }
 
     /// The tree, once all blocks came.
@@ -300,18 +327,17 @@ impl TreeBuilder {
     /// # Errors
     /// [`Fault::Count`] when some are missing.
     pub fn finish(self) -> Result<Tree, Fault> {
-        let got = (self.leaves.len() / HASH_BYTES) as u64;
-        if got != self.data_blocks {
-            return Err(Fault::Count { want: self.data_blocks, got });
+        let Self { salted, data_blocks, got, leaves, mut above } = self;
+        if got != data_blocks {
+            return Err(Fault::Count { want: data_blocks, got });
         }
-        let mut level = self.leaves;
+        let mut level = leaves;
         let mut levels = Vec::new();
-        while level.len() > HASH_BYTES {
+        while !above.is_empty() || level.len() > HASH_BYTES {
             level.resize(level.len().next_multiple_of(BLOCK_BYTES), 0);
-            let mut above = Vec::new();
-            self.salted.hash_each(level.as_chunks::<BLOCK_BYTES>().0, &mut above);
+            salted.hash_each(level.as_chunks::<BLOCK_BYTES>().0, &mut above);
             levels.push(level);
-            level = above;
+            level = std::mem::take(&mut above);
         }
         levels.reverse();
         let mut root_hash = [0; HASH_BYTES];

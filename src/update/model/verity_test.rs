@@ -2,7 +2,7 @@
 
 use super::{
     BLOCK_BYTES, DATA_BLOCKS_MAX, Fault, Superblock, Tree, TreeBuilder, data_blocks_of_squashfs,
-    salt_of_version, sealed_bytes, tree_blocks,
+    leaves_offset, salt_of_version, sealed_bytes, tree_blocks,
 };
 use crate::hash::Sha256;
 
@@ -66,6 +66,34 @@ fn steps_make_no_difference() {
     let whole = tree(&data, 300);
     for step in [1, 2, 7, 128, 299] {
         assert_eq!(tree(&data, step), whole, "{step} blocks at a time");
+    }
+}
+
+/// Leaves that are taken while the tree grows are those of the whole tree, and lie
+/// where [`leaves_offset`] says. Of them alone a tree can be made: it has the same root.
+#[test]
+fn leaves_may_be_taken() {
+    for blocks in [1, 2, 127, 128, 129, 256, 300, 16_385] {
+        let data = data(blocks);
+        let whole = tree(&data, 256);
+        for (step, at_least) in [(1, 0), (100, 4096), (256, 8192), (300, 16 << 20)] {
+            let mut builder = TreeBuilder::new(blocks.into(), &salt_of_version("0.1.0")).expect("in range");
+            let mut leaves = Vec::new();
+            for blocks in data.chunks(step * BLOCK_BYTES) {
+                builder.push(blocks).expect("no more than announced");
+                leaves.extend(builder.take_leaves(at_least).into_iter().flatten());
+            }
+            let mut grown = builder.finish().expect("all blocks came");
+            if let Some(last) = grown.levels.last_mut() {
+                last.splice(..0, leaves);
+            }
+            assert_eq!(grown, whole, "{blocks} blocks, {step} at a time");
+        }
+        let Some(leaves) = whole.levels.last() else { continue };
+        assert_eq!(leaves_offset(blocks.into()), sealed_bytes(blocks.into()) - leaves.len() as u64);
+        let of_leaves = tree(leaves, 7);
+        assert_eq!(of_leaves.root_hash, whole.root_hash);
+        assert_eq!(of_leaves.levels[..], whole.levels[..whole.levels.len() - 1]);
     }
 }
 
