@@ -37,9 +37,8 @@ pub(super) fn refuse(booted: &Booted) -> Option<&'static str> {
         return Some("it has not received any data yet");
     }
     // A flag that was left on would drop those who have joined since, and what they agreed on.
-    let is_of_members = |entry: &&Entry| entry.entry_type != EntryType::EntryNormal;
-    let changes = entries.iter().filter(|entry| entry.index > applied.index).find(is_of_members);
-    let have_joined = booted.members.len() > 1 || changes.is_some();
+    let is_change = |entry: &Entry| entry.index > applied.index && entry.entry_type != EntryType::EntryNormal;
+    let have_joined = booted.members.len() > 1 || entries.iter().any(is_change);
     let is_done = meta::was_alone(&booted.database.snapshot()) && have_joined;
     is_done.then_some("that was done, and others have joined since; leave the flag out")
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use proa_etcd_api::etcdserverpb::Member;
 use proa_etcd_replica::eraftpb::ConfState;
 use proa_etcd_replica::{Founded, Position, Start, ids};
-use proa_etcd_store::{Machine, Writes, record_member};
+use proa_etcd_store::{Machine, View, Writes, record_member};
 
 use super::alone;
 use super::error::NodeError;
@@ -296,6 +296,19 @@ fn open(layout: Layout, identity: Identity) -> Result<Booted, NodeError> {
     match_up(layout, identity, opened, database)
 }
 
+/// What log and database say, whether or not they belong together.
+pub(super) fn start_of<D: Disk>(
+    layout: &Layout<D>,
+    log: Recovered,
+    view: &dyn View,
+) -> Result<Start, NodeError> {
+    let stored = view.get(meta::POSITION).ok_or_else(|| layout.damaged("it has no raft position"))?;
+    let (applied, conf_state) = meta::decode_position(stored).map_err(|error| layout.damaged(error.0))?;
+    let (index, term) = log.snapshot.unwrap_or_default();
+    let (hard_state, entries) = (log.hard_state, log.entries);
+    Ok(Start { hard_state, conf_state, log_base: Position { index, term }, entries, applied })
+}
+
 /// Makes sure that log and database belong together, whatever a crash left.
 pub(super) fn match_up<D: Disk, S: Storage>(
     layout: Layout<D>,
@@ -303,20 +316,12 @@ pub(super) fn match_up<D: Disk, S: Storage>(
     (mut log, recovered): (Log<D>, Recovered),
     database: S,
 ) -> Result<Booted<D, S>, NodeError> {
-    let damaged = |what| NodeError::Damaged { path: layout.database(), what };
-    let stored = database.get(meta::POSITION).ok_or_else(|| damaged("it has no raft position"))?;
-    let (applied, conf_state) = meta::decode_position(stored).map_err(|error| damaged(error.0))?;
-    let base = recovered.snapshot.unwrap_or_default();
-    let mut start = Start {
-        hard_state: recovered.hard_state,
-        conf_state,
-        log_base: Position { index: base.0, term: base.1 },
-        entries: recovered.entries,
-        applied,
-    };
     if recovered.cut_bytes > 0 {
         tracing::info!("the log's last write was cut by a crash: {} bytes dropped", recovered.cut_bytes);
     }
+    let view = database.snapshot();
+    let mut start = start_of(&layout, recovered, &view)?;
+    let applied = start.applied;
     // A crash after the database was replaced and before the log followed:
     // the snapshot holds only what is committed, so the log may follow now.
     if layout.installing_index() == Some(applied.index) && !start.log_holds(applied) {
@@ -328,10 +333,9 @@ pub(super) fn match_up<D: Disk, S: Storage>(
     }
     layout.end_installing()?;
     start.check().map_err(|source| NodeError::Start { path: layout.root.clone(), source })?;
-    let view = database.snapshot();
     let machine = Machine::load(&view)?;
     let members = proa_etcd_store::members(&view)?.into_iter().map(|member| (member.id, member)).collect();
-    let removed = meta::removed(&view).map_err(|error| damaged(error.0))?;
+    let removed = meta::removed(&view).map_err(|error| layout.damaged(error.0))?;
     drop(view);
     Ok(Booted { identity, layout, log, database, machine, start, members, removed })
 }

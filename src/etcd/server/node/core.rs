@@ -285,13 +285,13 @@ impl Core {
     }
 
     fn step(&mut self, message: proa_etcd_replica::eraftpb::Message) -> bool {
-        match self.replica.step(message) {
-            Ok(_) => true,
-            Err(broken) => {
-                self.shared.fail(&broken.to_string());
-                false
-            }
+        // Its connections are refused, but this came before. Raft follows a leader of a
+        // later term even if that is no member, and those who were left may have one.
+        if self.membership.removed.contains(&message.from) {
+            return true;
         }
+        let stepped = self.replica.step(message);
+        stepped.inspect_err(|broken| self.shared.fail(&broken.to_string())).is_ok()
     }
 
     fn on_synced(&mut self, number: u64, installed: Option<Installed>) {

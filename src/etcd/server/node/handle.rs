@@ -318,6 +318,13 @@ impl Node {
         self.shared.is_disk_low.store(true, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn hear(&self, message: proa_etcd_replica::eraftpb::Message) {
+        use crate::peer::{Incoming, frame::Frame};
+        let heard = Incoming::Frame { from: message.from, frame: Frame::Raft(message) };
+        self.shared.core.send(ToCore::Peer(heard)).expect("the core runs");
+    }
+
     /// Bytes of all commands that were applied since this member started: what
     /// history has grown by at most. Wakes who waits about once a MiB.
     pub fn applied_bytes(&self) -> watch::Receiver<u64> {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use proa_etcd_replica::Position;
 use proa_etcd_store::{Machine, Overlay, View, Writes};
 
 use super::alone::replay;
+use super::boot::start_of;
 use super::error::NodeError;
-use super::meta::{self, Layout};
+use super::meta::Layout;
 use crate::database::{Database, DatabaseView};
 use crate::log::Log;
 use crate::log::disk::Files;
@@ -77,21 +77,19 @@ fn look_once(layout: &Layout, lock: Option<FolderLock>) -> Result<Seen, NodeErro
     // The log first: it is cut only where the database has everything already.
     let log = Log::look(&layout.log())?;
     let view = Database::look(&layout.database())?;
-    let damaged = |what| NodeError::Damaged { path: layout.database(), what };
-    let stored = view.get(meta::POSITION).ok_or_else(|| damaged("it has no raft position"))?;
-    let (applied, _) = meta::decode_position(stored).map_err(|error| damaged(error.0))?;
-    if log.snapshot.is_some_and(|(index, _)| index > applied.index) {
-        return Err(damaged("the log begins after it ends: entries between are missing"));
+    let start = start_of(layout, log, &view)?;
+    let applied = start.applied;
+    if start.log_base.index > applied.index {
+        return Err(layout.damaged("the log begins after it ends: entries between are missing"));
     }
     // A log goes on from the database where it has the entry that was applied last. It may
     // end before that, or wait to be begun anew, if a snapshot has replaced the database.
-    let begins = log.snapshot.unwrap_or_default() == (applied.index, applied.term);
-    let goes_on = begins || log.entries.iter().any(|entry| Position::of(entry) == applied);
-    let is_behind = log.entries.last().is_none_or(|last| last.index < applied.index);
+    let goes_on = start.log_holds(applied);
+    let is_behind = start.log_end().index < applied.index;
     if !goes_on && !is_behind && layout.installing_index() != Some(applied.index) {
-        return Err(damaged("it has applied what the log has not"));
+        return Err(layout.damaged("it has applied what the log has not"));
     }
-    let entries = if goes_on { &log.entries[..] } else { &[] };
+    let entries = if goes_on { &start.entries[..] } else { &[] };
     let mut machine = Machine::load(&view)?;
     let (later, _) = replay(&mut machine, &view, entries, applied);
     Ok(Seen { view, later, _lock: lock })

@@ -88,6 +88,11 @@ impl<D: Disk> Layout<D> {
         self.root.join("db")
     }
 
+    /// That the database holds what no member wrote.
+    pub(super) fn damaged(&self, what: &'static str) -> NodeError {
+        NodeError::Damaged { path: self.database(), what }
+    }
+
     fn identity(&self) -> PathBuf {
         self.root.join("identity")
     }

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use proa_etcd_api::EtcdError;
-use proa_etcd_api::command::{Command, command::Op};
+use proa_etcd_api::command::{Batch, Command, Proposal, command::Op};
 use proa_etcd_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use proa_etcd_api::mvccpb::Event;
+use proa_etcd_replica::eraftpb::{Entry, Message, MessageType};
 use proa_etcd_store::{Reply, range};
 use proa_test_ports::free_port;
+use prost::Message as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -312,6 +314,37 @@ async fn a_removed_member_stops_and_says_so() {
     let why = waited.unwrap().unwrap().stopped.clone().unwrap();
     assert!(why.contains("was removed"), "{why}");
     write(cluster.node(leader), "still", "here").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_went_on_alone_is_not_led_by_those_it_left() {
+    let mut cluster = Cluster::start(3, 10_000);
+    let leader = cluster.leader().await;
+    write(cluster.node(leader), "k", "v").await;
+    let old = cluster.node((leader + 1) % 3).status().borrow().member_id;
+    (0..3).for_each(|at| cluster.stop(at));
+    cluster.configs[leader].bootstrap = Bootstrap::Alone;
+    cluster.restart(leader);
+    let node = cluster.node(leader);
+    write(node, "k", "w").await;
+    let now = node.status().borrow().clone();
+    // The others have gone on as well, with a later leader.
+    let term = now.term + 10;
+    let said = |msg_type| Message { msg_type, from: old, to: now.member_id, term, ..Message::default() };
+    let proposal = Proposal { id: 1, command: Some(put("k", "theirs")), ..Proposal::default() };
+    let data = Batch { proposals: vec![proposal] }.encode_to_vec().into();
+    let theirs = Entry { index: now.applied + 1, term, data, ..Entry::default() };
+    node.hear(Message {
+        index: now.applied,
+        log_term: now.term,
+        commit: theirs.index,
+        entries: vec![theirs].into(),
+        ..said(MessageType::MsgAppend)
+    });
+    node.hear(Message { commit: now.applied + 100, ..said(MessageType::MsgHeartbeat) });
+    // What is asked after that is answered after that.
+    assert_eq!(read(node, "k").await, Some("w".into()));
+    assert_eq!(node.status().borrow().term, now.term);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
