@@ -160,15 +160,13 @@ fn manifest(data: &[u8], superblock: &Superblock) -> Manifest {
 
 /// The whole update, by the functions that the updater calls, in the order of the
 /// state machine's effects.
-fn update(path: &Path) -> Vec<Happened> {
-    let disk = Disk::open(path, SECTOR as u32).unwrap();
-    let medium = Recorder { disk: DiskFile::open(path).unwrap(), happened: Mutex::default() };
-    let medium = Arc::new(medium);
-    let all = slots(&disk).unwrap();
+fn install(path: &Path, medium: &Arc<impl Medium>) -> Result<(), Error> {
+    let disk = Disk::open(path, SECTOR as u32)?;
+    let all = slots(&disk)?;
     let (slot, new) = (all[1], data(3));
     let manifest = manifest(&new, &sealed(&new).1);
-    retire(&*medium, &disk, slot.number).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&medium), Job::new(slot, all[0], &manifest, 0));
+    retire(&**medium, &disk, slot.number)?;
+    let pipeline = Pipeline::start(Arc::clone(medium), Job::new(slot, all[0], &manifest, 0));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let writing = async {
         for (index, data) in new.chunks(OPERATION_BYTES).enumerate() {
@@ -178,9 +176,14 @@ fn update(path: &Path) -> Vec<Happened> {
         }
         pipeline.finish().await
     };
-    let matched = runtime.block_on(writing).unwrap();
-    let sealed = seal(&*medium, &slot, &matched).unwrap();
-    activate(&*medium, &disk, &sealed).unwrap();
+    let matched = runtime.block_on(writing)?;
+    let sealed = seal(&**medium, &slot, &matched)?;
+    activate(&**medium, &disk, &sealed)
+}
+
+fn update(path: &Path) -> Vec<Happened> {
+    let medium = Arc::new(Recorder { disk: DiskFile::open(path).unwrap(), happened: Mutex::default() });
+    install(path, &medium).unwrap();
     std::mem::take(&mut *medium.happened.lock().unwrap())
 }
 
@@ -283,6 +286,60 @@ fn what_is_read_back_was_flushed_before() {
         }
     }
     assert_eq!(read, verity::sealed_bytes(DATA_BLOCKS));
+}
+
+/// A medium that keeps one bit of what is written wrongly.
+struct Spoiler {
+    disk: DiskFile,
+    at: u64,
+}
+
+impl Medium for Spoiler {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, into)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut bytes = bytes.to_vec();
+        if let Some(byte) = self.at.checked_sub(offset).and_then(|at| bytes.get_mut(at as usize)) {
+            *byte ^= 4;
+        }
+        self.disk.write(offset, &bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn forget(&self, offset: u64, bytes: u64) {
+        self.disk.forget(offset, bytes);
+    }
+}
+
+/// Whatever part of a slot it is in: data, superblock, the top of the tree, its leaves.
+#[test]
+fn a_bit_that_the_medium_keeps_wrongly_is_found() {
+    let superblock = DATA_BLOCKS * BLOCK_BYTES as u64;
+    let leaves = verity::leaves_offset(DATA_BLOCKS);
+    let end = verity::sealed_bytes(DATA_BLOCKS);
+    assert!(
+        leaves > superblock + BLOCK_BYTES as u64 && end > leaves + BLOCK_BYTES as u64,
+        "a tree of levels"
+    );
+    let top = superblock + BLOCK_BYTES as u64;
+    for at in [0, superblock - 1, superblock, top - 1, top, leaves - 1, leaves, end - 1] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = disk(folder.path());
+        let slot = slots(&Disk::open(&path, SECTOR as u32).unwrap()).unwrap()[1];
+        let medium = Spoiler { disk: DiskFile::open(&path).unwrap(), at: slot.start + at };
+        match install(&path, &Arc::new(medium)) {
+            Err(Error::ReadBack { .. }) => assert!(at < superblock, "{at}"),
+            Err(Error::TreeReadBack) => assert!(at >= superblock, "{at}"),
+            other => panic!("{at}: {other:?}"),
+        }
+        let flags = slots(&Disk::open(&path, SECTOR as u32).unwrap()).unwrap()[1].flags;
+        assert_eq!(flags, slot.flags.retire(), "it does not boot");
+    }
 }
 
 #[test]
