@@ -16,6 +16,9 @@ pub enum Dropped {
     Impossible,
     /// Too many entries wait to be applied.
     Behind,
+    /// From nobody that this member has let in, who alone decides that: a member of
+    /// the cluster that it has left.
+    Stranger,
 }
 
 /// This member cannot go on with its data; it must stop and say why.
@@ -40,6 +43,10 @@ pub(crate) struct Here {
     pub(crate) last_index: u64,
     pub(crate) is_leader: bool,
     pub(crate) is_behind: bool,
+    /// There is one voter, this one or another.
+    pub(crate) is_of_one_voter: bool,
+    /// The sender is a voter or a learner.
+    pub(crate) knows_sender: bool,
 }
 
 /// What to do with a message.
@@ -56,6 +63,10 @@ pub(crate) fn judge(message: &Message, here: &Here) -> Verdict {
     let kind = message.msg_type;
     if message.to != here.id || message.from == here.id || message.from == 0 {
         return Verdict::Drop(Dropped::NotForMe);
+    }
+    // raft-rs follows whoever leads a later term.
+    if here.is_of_one_voter && !here.knows_sender {
+        return Verdict::Drop(Dropped::Stranger);
     }
     if (message.term == 0) != (kind == Kind::MsgReadIndex) {
         return Verdict::Drop(Dropped::Malformed);
@@ -131,7 +142,8 @@ mod tests {
     #[rustfmt::skip]
     fn impossible_messages_never_reach_raft() {
         use MessageType as Kind;
-        let here = |is_leader, is_behind| Here { id: 1, term: 5, last_index: 9, is_leader, is_behind };
+        let (is_of_one_voter, knows_sender) = (false, true);
+        let here = |is_leader, is_behind| Here { id: 1, term: 5, last_index: 9, is_leader, is_behind, is_of_one_voter, knows_sender };
         let lost = Broken::LogLost { last: 9, commit: 10 };
         let cases = [
             ("heartbeat",            message(Kind::MsgHeartbeat, 5),                                 Verdict::Step),
@@ -156,5 +168,13 @@ mod tests {
         let ack = Message { index: 10, ..message(Kind::MsgAppendResponse, 5) };
         assert_eq!(judge(&ack, &here(true, false)), Verdict::Drop(Dropped::Impossible));
         assert_eq!(judge(&append(3, 1, &[(4, 1)]), &here(false, true)), Verdict::Drop(Dropped::Behind));
+
+        // Among several a leader may be known to all but the one who is behind.
+        for (is_of_one_voter, knows_sender) in [(false, false), (false, true), (true, true), (true, false)] {
+            let here = Here { is_of_one_voter, knows_sender, ..here(false, false) };
+            let is_stranger = is_of_one_voter && !knows_sender;
+            let want = if is_stranger { Verdict::Drop(Dropped::Stranger) } else { Verdict::Step };
+            assert_eq!(judge(&message(Kind::MsgRequestVote, 9), &here), want);
+        }
     }
 }

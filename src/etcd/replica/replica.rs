@@ -98,6 +98,8 @@ impl Replica {
             is_leader: raft.state == StateRole::Leader,
             is_behind: self.raw.store().bytes_after(raft.raft_log.applied) > self.config.unapplied_bytes
                 && raft.raft_log.committed > raft.raft_log.applied,
+            is_of_one_voter: raft.prs().is_singleton(),
+            knows_sender: raft.prs().get(message.from).is_some(),
         };
         match judge(&message, &here) {
             Verdict::Step => {}

@@ -321,6 +321,7 @@ async fn who_went_on_alone_is_not_led_by_those_it_left() {
     let mut cluster = Cluster::start(3, 10_000);
     let leader = cluster.leader().await;
     write(cluster.node(leader), "k", "v").await;
+    // One that it knew, and one that has joined the others since.
     let old = cluster.node((leader + 1) % 3).status().borrow().member_id;
     (0..3).for_each(|at| cluster.stop(at));
     cluster.configs[leader].bootstrap = Bootstrap::Alone;
@@ -330,18 +331,20 @@ async fn who_went_on_alone_is_not_led_by_those_it_left() {
     let now = node.status().borrow().clone();
     // The others have gone on as well, with a later leader.
     let term = now.term + 10;
-    let said = |msg_type| Message { msg_type, from: old, to: now.member_id, term, ..Message::default() };
-    let proposal = Proposal { id: 1, command: Some(put("k", "theirs")), ..Proposal::default() };
-    let data = Batch { proposals: vec![proposal] }.encode_to_vec().into();
-    let theirs = Entry { index: now.applied + 1, term, data, ..Entry::default() };
-    node.hear(Message {
-        index: now.applied,
-        log_term: now.term,
-        commit: theirs.index,
-        entries: vec![theirs].into(),
-        ..said(MessageType::MsgAppend)
-    });
-    node.hear(Message { commit: now.applied + 100, ..said(MessageType::MsgHeartbeat) });
+    for from in [old, 99] {
+        let said = |msg_type| Message { msg_type, from, to: now.member_id, term, ..Message::default() };
+        let proposal = Proposal { id: 1, command: Some(put("k", "theirs")), ..Proposal::default() };
+        let data = Batch { proposals: vec![proposal] }.encode_to_vec().into();
+        let theirs = Entry { index: now.applied + 1, term, data, ..Entry::default() };
+        node.hear(Message {
+            index: now.applied,
+            log_term: now.term,
+            commit: theirs.index,
+            entries: vec![theirs].into(),
+            ..said(MessageType::MsgAppend)
+        });
+        node.hear(Message { commit: now.applied + 100, ..said(MessageType::MsgHeartbeat) });
+    }
     // What is asked after that is answered after that.
     assert_eq!(read(node, "k").await, Some("w".into()));
     assert_eq!(node.status().borrow().term, now.term);
