@@ -124,14 +124,17 @@ impl Error {
             Self::Refused(refusal) => refusal.error_code(),
             Self::Policy { code, .. } => *code,
             Self::Payload(fault) => fault.error_code(),
+            // This machine's disk: no word against the release.
+            Self::Apply { source: apply::Failure::Source { .. }, .. }
+            | Self::TreeReadBack
+            | Self::Disk(_)
+            | Self::Table(_)
+            | Self::Flags
+            | Self::File { .. } => ErrorCode::Write,
             Self::Apply { .. } => ErrorCode::OperationExecution,
             Self::Cut { .. } => ErrorCode::DownloadTransfer,
             Self::ReadBack { .. } | Self::Tree(_) => ErrorCode::NewRootVerification,
             Self::NoPassiveSlot(_) => ErrorCode::InstallDeviceOpen,
-            // This machine's disk: no word against the release.
-            Self::TreeReadBack | Self::Disk(_) | Self::Table(_) | Self::Flags | Self::File { .. } => {
-                ErrorCode::Write
-            }
             Self::Content { .. } => ErrorCode::StateInitialisation,
             Self::System(_) => ErrorCode::Generic,
         }

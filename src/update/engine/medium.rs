@@ -9,7 +9,10 @@ use std::{
         unix::fs::{FileExt as _, OpenOptionsExt as _},
     },
     path::Path,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Where the updater writes, from several threads: a disk, or in tests one that records.
@@ -105,6 +108,8 @@ pub struct DiskFile {
     direct: Option<File>,
     /// What was sent on its way last: waited for before the next is written.
     under_way: Mutex<Option<(u64, u64)>>,
+    /// Somebody was told of an error of the medium, and the next sync is to be.
+    has_failed: AtomicBool,
 }
 
 impl DiskFile {
@@ -116,7 +121,7 @@ impl DiskFile {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).open(path)?;
         let direct = options.custom_flags(libc::O_DIRECT).open(path).ok();
-        Ok(Self { file, direct, under_way: Mutex::default() })
+        Ok(Self { file, direct, under_way: Mutex::default(), has_failed: AtomicBool::new(false) })
     }
 
     /// Where a transfer can go past the page cache.
@@ -130,13 +135,17 @@ impl DiskFile {
         self.under_way.lock().expect("nothing that holds it panics")
     }
 
-    /// Sends what was written on its way, or waits for it. Who waits is told of an error
-    /// of the medium, and the next sync is not told of it again.
+    /// Sends what was written on its way, or waits for it. The system tells an error of
+    /// the medium once; whoever syncs next has to know as well.
     fn send(&self, offset: u64, bytes: u64, flags: libc::c_uint) -> io::Result<()> {
         // SAFETY: a system call about an open file; it changes no memory.
         match unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset as i64, bytes as i64, flags) } {
             0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+            _ => {
+                let error = io::Error::last_os_error();
+                self.has_failed.store(true, Ordering::Relaxed);
+                Err(error)
+            }
         }
     }
 }
@@ -164,7 +173,11 @@ impl Medium for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         *self.under_way() = None;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        match self.has_failed.swap(false, Ordering::Relaxed) {
+            true => Err(io::Error::other("what was written before is lost")),
+            false => Ok(()),
+        }
     }
 
     fn forget(&self, offset: u64, bytes: u64) {
