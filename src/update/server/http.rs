@@ -12,6 +12,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proa_etcd_client::tls::Stream;
 use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::{error::Refused, tls::ServerTls};
 
@@ -28,6 +29,8 @@ const CONNECTIONS_MAX: usize = 512;
 /// The longest that one connection may last: 60 MiB at 5 kB/s. Who reads more
 /// slowly begins where it was cut off.
 const CONNECTION_MAX: Duration = Duration::from_secs(4 * 3600);
+/// Who takes nothing of an answer for so long is let go of: a place is worth more.
+const WRITE_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 /// After a failed accept (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,10 +69,12 @@ where
                 let response = answer(request, peer);
                 async move { Ok::<_, Infallible>(response.await) }
             });
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(WRITE_TIMEOUT));
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Box::pin(stream)), service);
             match tokio::time::timeout(CONNECTION_MAX, served).await {
                 Ok(Ok(())) => {}
                 // A client that goes away, or talks no HTTP: its own business.
@@ -125,3 +130,7 @@ pub fn json_refusal(refused: &Refused) -> Response<Body> {
 pub fn text_refusal(refused: &Refused) -> Response<Body> {
     answer(refused.status, "text/plain; charset=utf-8", format!("{}\n", refused.text))
 }
+
+#[cfg(test)]
+#[path = "http_test.rs"]
+mod tests;
