@@ -105,23 +105,23 @@ impl<M: Medium> Transfer<'_, M> {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            let has_next = url + 1 < self.offer.urls.len();
+            if !error.is_of_the_transfer() && !(error.is_of_the_place() && has_next) {
+                return Err(error);
+            }
+            tracing::warn!("{}", proa_base::cli::chain(&error));
             if !error.is_of_the_transfer() {
-                if !error.is_of_the_place() || url + 1 >= self.offer.urls.len() {
-                    return Err(error);
-                }
-                tracing::warn!("{}", proa_base::cli::chain(&error));
                 checkpoint = put_down(under_way.take(), progress).await?.or(checkpoint);
                 (failures, url) = (0, url + 1);
                 continue;
             }
-            tracing::warn!("{}", proa_base::cli::chain(&error));
             failures = if offset(under_way) >= before + PROGRESS_BYTES { 1 } else { failures + 1 };
             under_way.as_mut().map_or(Ok(()), |it| it.keep(progress))?;
             if failures >= FAILURES_MAX {
-                (failures, url) = (0, url + 1);
-                if url >= self.offer.urls.len() {
+                if !has_next {
                     return Err(error);
                 }
+                (failures, url) = (0, url + 1);
             }
             tokio::time::sleep((RETRY.0 * (1 << failures.min(6))).min(RETRY.1)).await;
         }
