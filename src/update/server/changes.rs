@@ -4,7 +4,10 @@
 //! two operators, or an operator and a machine, never undo each other.
 
 use http::Method;
-use proa_update_model::rollout::{Failed, Group, Halt, Instance, Rollout};
+use proa_update_model::{
+    rollout::{Failed, Group, Halt, Instance, Rollout},
+    version::is_same,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -121,17 +124,22 @@ impl Api {
         let (channel_key, group_key) = (format!("channels/{app}/{name}"), format!("groups/{app}/{name}"));
         let (release_key, failed_key) =
             (format!("releases/{app}/{version}"), format!("failed/{app}/{version}"));
-        let places = [&channel_key, &group_key, &release_key, &failed_key].map(|key| Place::Key(key.clone()));
+        let places = [
+            Place::Key(channel_key.clone()),
+            Place::Key(group_key.clone()),
+            Place::Key(release_key.clone()),
+            Place::Under(format!("failed/{app}/")),
+        ];
         for _ in 0..ATTEMPTS {
             let found = self.store.read(&places).await?;
             if found[2].records.is_empty() {
                 return Err(no_release(version));
             }
-            if let Some(failed) = found[3].one() {
+            if let Some(failed) = found[3].records.iter().find(|failed| is_same(failed.name(), version)) {
                 let failed: Failed = failed.parse()?;
                 return Err(Refused::conflict(format!(
-                    "version {version} failed on {}: {}; omahactl failed clear {version} allows it again",
-                    failed.machine, failed.reason
+                    "version {0} failed on {1}: {2}; omahactl failed clear {0} allows it again",
+                    failed.version, failed.machine, failed.reason
                 )));
             }
             let mut change = Change::default();

@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use proa_update_model::{
     omaha::{AppRequest, AppResponse, CheckAnswer, OK, Request, Response, bare_id},
     rollout::{self, Group, Outcome, Records, Rollout, Target, Visit},
+    version::is_same,
 };
 
 use crate::{
@@ -239,12 +240,14 @@ impl Omaha {
         for record in &failed.records {
             known.insert(record.name().to_owned(), record.parse()?);
         }
-        // A failure that is reported elsewhere meanwhile counts already.
-        if let Some(target) = &target {
-            let key = format!("failed/{id}/{}", target.version);
-            let at =
-                failed.records.iter().find(|record| record.key == key).map_or(0, |record| record.revision);
-            guards.push((key, at));
+        // A failure that is reported elsewhere meanwhile counts already,
+        // under whichever name of the version.
+        for release in &releases.records {
+            if target.as_ref().is_some_and(|target| is_same(release.name(), &target.version)) {
+                let name = release.name();
+                let at = failed.records.iter().find(|record| record.name() == name);
+                guards.push((format!("failed/{id}/{name}"), at.map_or(0, |record| record.revision)));
+            }
         }
         let records = Records {
             group_name,

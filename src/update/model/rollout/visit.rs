@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error_code::ErrorCode,
     omaha::{AppRequest, Event},
-    version::Version,
+    version::{Version, is_same},
 };
 
 /// Most machines of one group that update at one time, whatever its policy:
@@ -256,7 +256,9 @@ impl Turn<'_> {
         // one that it gets today.
         let is_ours = is_same(&self.rollout.version, about)
             || granted.is_some_and(|grant| is_same(&grant.version, about));
-        let release = self.records.releases.iter().find(|release| is_same(release, about));
+        let releases = &self.records.releases;
+        let equal = || releases.iter().find(|release| is_same(release, about));
+        let release = releases.get(about).or_else(equal);
         if !blames_release(error) || !is_ours && release.is_none() {
             return;
         }
@@ -369,8 +371,10 @@ impl Turn<'_> {
     }
 
     fn check_health(&self, target: &Target) -> Result<(), Refusal> {
-        let just_now = self.failed.iter().find(|failed| failed.version == target.version);
-        if let Some(failed) = self.records.failed.get(&target.version).or(just_now) {
+        // By its order, not its text: machines need not tell equal versions
+        // apart, so the failure may be recorded under another one's name.
+        let mut all = self.records.failed.values().chain(&self.failed);
+        if let Some(failed) = all.find(|failed| is_same(&failed.version, &target.version)) {
             return Err(Refusal::Failed {
                 version: failed.version.clone(),
                 machine: failed.machine.clone(),
@@ -415,14 +419,6 @@ impl Turn<'_> {
             self.rollout.began_unix_s.clear();
         }
         Ok(())
-    }
-}
-
-/// Whether two texts are one version, `1.0` and `1.0.0` alike.
-fn is_same(a: &str, b: &str) -> bool {
-    match (a.parse::<Version>(), b.parse::<Version>()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => !a.is_empty() && a == b,
     }
 }
 

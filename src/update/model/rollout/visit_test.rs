@@ -149,6 +149,30 @@ fn a_failure_halts_the_group_and_bars_the_version() {
 }
 
 #[test]
+fn a_failure_bars_all_that_equals_the_version() {
+    let releases = ["1.0", "2.0+a", "2.0+b"];
+    #[rustfmt::skip]
+    let rows = [
+        // channel  told     recorded
+        ("2.0+b",  "2.0+b",  "2.0+b"),
+        ("2.0+b",  "2.0",    "2.0+a"),
+        ("2.0+b",  "2.0.0",  "2.0+a"),
+        ("2.0+a",  "2.0+b",  "2.0+b"),
+    ];
+    for (channel, told, recorded) in rows {
+        let mut world = records("safe-mode=false");
+        world.releases = releases.map(str::to_owned).into();
+        world.target = Some(Target { version: channel.into(), ..Target::default() });
+        assert_eq!(ask(&mut world, "m1"), "offered");
+        go(&mut world, "m1", &telling("1.0", &format!("3/0 44 {told}")), NOON);
+        assert_eq!(world.failed.keys().collect::<Vec<_>>(), [recorded], "{channel} {told}");
+        world.rollout = Rollout::default();
+        let answer = ask(&mut world, "m2");
+        assert!(answer.starts_with(&format!("version {recorded} failed on m1: ")), "{channel} {told}: {answer}");
+    }
+}
+
+#[test]
 fn a_failure_counts_for_what_the_same_request_asks() {
     let mut world = records("");
     assert_eq!(ask(&mut world, "m1"), "offered");
