@@ -419,6 +419,19 @@ fn bad_input_is_refused_in_one_line() {
     omahad.done(&["group", "set", "stable", "aliases=old,{AB-1}", "office-hours=Mon-Fri 09:00-17:00 +01:00"]);
     let taken = omahad.ctl(PROA_APP, &["group", "add", "second", "aliases=OLD"]).unwrap_err();
     assert!(taken.contains("OLD is a name of group stable"), "{taken}");
+    // A mistyped capital would take the machines of the group that was meant.
+    omahad.done(&["group", "pause", "stable"]);
+    let rows: [(&[&str], &str); 4] = [
+        (&["channel", "set", "Stable", "0.2.0"], "Stable is a name of group stable"),
+        (&["channel", "set", "OLD", "0.2.0"], "OLD is a name of group stable"),
+        (&["group", "add", "STABLE"], "STABLE is a name of group stable"),
+        (&["group", "add", "Old"], "Old is a name of group stable"),
+    ];
+    for (words, want) in rows {
+        let error = omahad.ctl(PROA_APP, words).unwrap_err();
+        assert_eq!(error.trim_end(), format!("omahactl: {want}"), "{words:?}");
+    }
+    assert!(!omahad.done(&["channel", "list"]).contains("Stable"), "the channel went with its group");
     omahad.done(&["channel", "remove", "stable"]);
     omahad.done(&["release", "remove", "0.2.0"]);
     assert_eq!(fs::read_dir(&omahad.packages).unwrap().count(), 0, "the payloads went with their release");

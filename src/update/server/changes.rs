@@ -14,7 +14,7 @@ use crate::{
     api::{Api, as_json, no_group, no_instance},
     error::Refused,
     release::{NewRelease, Stored},
-    store::{Change, Place, Record},
+    store::{Change, Found, Place, Record},
 };
 
 /// Releases of one application: one a week for four years.
@@ -126,7 +126,7 @@ impl Api {
             (format!("releases/{app}/{version}"), format!("failed/{app}/{version}"));
         let places = [
             Place::Key(channel_key.clone()),
-            Place::Key(group_key.clone()),
+            Place::Under(format!("groups/{app}/")),
             Place::Key(release_key.clone()),
             Place::Under(format!("failed/{app}/")),
         ];
@@ -148,10 +148,13 @@ impl Api {
             change.guard(&failed_key, 0);
             change.put(&channel_key, &version);
             // A channel without machines serves nobody: its first group has its name.
-            let makes_group = found[0].records.is_empty() && found[1].records.is_empty();
+            let has_group = found[1].records.iter().any(|record| record.key == group_key);
+            let makes_group = found[0].records.is_empty() && !has_group;
             if makes_group {
-                change.guard(&group_key, 0);
-                change.put(&group_key, &Group::following(name));
+                let group = Group::following(name);
+                check_group(name, &group, &found[1])?;
+                change.guard_under(format!("groups/{app}/"), found[1].as_of);
+                change.put(&group_key, &group);
             }
             if self.store.commit(change).await? {
                 return Ok(json!({"name": name, "version": version, "new_group": makes_group}));
@@ -184,11 +187,6 @@ impl Api {
             let mut group = match (old, is_new) {
                 (Some(_), true) => return Err(Refused::conflict(format!("group {name} is there already"))),
                 (None, false) => return Err(no_group(name)),
-                (None, true) if found[0].count >= GROUPS_MAX => {
-                    return Err(Refused::conflict(format!(
-                        "there are {GROUPS_MAX} groups; remove one first"
-                    )));
-                }
                 (None, true) => Group::following(name),
                 (Some(record), false) => record.parse()?,
             };
@@ -196,11 +194,14 @@ impl Api {
                 let value = value.as_str().ok_or_else(|| Refused::bad(format!("{setting}: give a text")))?;
                 group.set(setting, value).map_err(|error| Refused::bad(error.to_string()))?;
             }
-            for other in found[0].records.iter().filter(|record| record.key != key) {
-                check_aliases(name, &group, other)?;
+            // What is there from of old can be changed, whatever it is called.
+            if is_new || settings.contains_key("aliases") {
+                check_group(name, &group, &found[0])?;
             }
             let mut change = Change::default();
             change.guard(&key, old.map_or(0, |record| record.revision));
+            // Another group may be given the same name meanwhile.
+            change.guard_under(&prefix, found[0].as_of);
             change.put(&key, &group);
             if self.store.commit(change).await? {
                 return Ok(json!({"name": name, "settings": as_json(&group)}));
@@ -295,19 +296,19 @@ impl Api {
     }
 }
 
-/// A machine must never mean two groups by one name.
-fn check_aliases(name: &str, group: &Group, other: &Record) -> Result<(), Refused> {
-    let others: Group = other.parse()?;
-    let is = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-    let taken = group
-        .aliases
-        .iter()
-        .find(|alias| is(alias, other.name()) || others.aliases.iter().any(|known| is(known, alias)));
-    let own = others.aliases.iter().find(|alias| is(alias, name));
-    match taken.or(own) {
-        Some(alias) => Err(Refused::conflict(format!("{alias} is a name of group {}", other.name()))),
-        None => Ok(()),
+/// A machine must never mean two groups by one name, and there is an end to groups.
+fn check_group(name: &str, group: &Group, groups: &Found) -> Result<(), Refused> {
+    let others = || groups.records.iter().filter(|record| record.name() != name);
+    let is_new = others().count() == groups.records.len();
+    if is_new && groups.count >= GROUPS_MAX {
+        return Err(Refused::conflict(format!("there are {GROUPS_MAX} groups; remove one first")));
     }
+    for record in others() {
+        if let Some(taken) = group.name_taken_by(name, record.name(), &record.parse()?) {
+            return Err(Refused::conflict(format!("{taken} is a name of group {}", record.name())));
+        }
+    }
+    Ok(())
 }
 
 fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Refused> {

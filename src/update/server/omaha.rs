@@ -15,7 +15,7 @@ use crate::{
     error::Refused,
     packages::Packages,
     release::Stored,
-    store::{Change, Found, Place, Record, Store},
+    store::{Change, Place, Record, Store},
 };
 
 /// Applications of one request; machines here send one.
@@ -210,12 +210,17 @@ impl Omaha {
         if instance.records.is_empty() && instances.count >= INSTANCES_MAX {
             return Err(NoApp::Status("error-instanceRegistrationFailed"));
         }
-        let group_record =
-            find_group(groups, &app.track)?.ok_or(NoApp::Status("error-unknownApplicationOrGroup"))?;
-        let group: Group = group_record.parse()?;
-        let group_name = group_record.name().to_owned();
+        let mut by_name: BTreeMap<String, Group> = BTreeMap::new();
+        for record in &groups.records {
+            by_name.insert(record.name().to_owned(), record.parse()?);
+        }
+        let group_name = rollout::find_group(&by_name, &app.track).map(str::to_owned);
+        let group_name = group_name.ok_or(NoApp::Status("error-unknownApplicationOrGroup"))?;
+        let group = by_name.remove(&group_name).unwrap_or_default();
+        let group_key = format!("groups/{id}/{group_name}");
+        let group_record = groups.records.iter().find(|record| record.key == group_key);
         let mut guards = vec![
-            (group_record.key.clone(), group_record.revision),
+            (group_key.clone(), group_record.map_or(0, |record| record.revision)),
             (instance_key.clone(), instance.revision()),
         ];
 
@@ -260,23 +265,6 @@ impl Omaha {
         };
         Ok(Read { records, instance_key, rollout_key, release, guards })
     }
-}
-
-/// The group that a machine means: by name, by another name, or by a number of old.
-fn find_group<'a>(groups: &'a Found, track: &str) -> Result<Option<&'a Record>, Refused> {
-    let bare = bare_id(track);
-    let by_name =
-        |wanted: &str| groups.records.iter().find(|record| record.name().eq_ignore_ascii_case(wanted));
-    if let Some(record) = by_name(&bare) {
-        return Ok(Some(record));
-    }
-    for record in &groups.records {
-        let group: Group = record.parse()?;
-        if group.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(&bare)) {
-            return Ok(Some(record));
-        }
-    }
-    Ok(rollout::well_known_group(track).and_then(by_name))
 }
 
 fn change(read: &Read, outcome: &Outcome, app: &str) -> Change {

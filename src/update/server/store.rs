@@ -54,12 +54,15 @@ pub struct Found {
     pub records: Vec<Record>,
     /// How many there are.
     pub count: i64,
+    /// The store's revision that this was read at.
+    pub as_of: i64,
 }
 
 /// What to write, and what must not have changed for that.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     guards: Vec<(String, i64)>,
+    guards_under: Vec<(String, i64)>,
     writes: Vec<(String, Option<Bytes>)>,
 }
 
@@ -99,6 +102,12 @@ impl Change {
         self.guards.push((key.into(), revision));
     }
 
+    /// Only if no record under a prefix was made or changed since that revision
+    /// of the store.
+    pub fn guard_under(&mut self, prefix: impl Into<String>, as_of: i64) {
+        self.guards_under.push((prefix.into(), as_of));
+    }
+
     /// Writes a record.
     pub fn put(&mut self, key: impl Into<String>, value: &impl Serialize) {
         let json = serde_json::to_vec(value).expect("our own types become JSON");
@@ -132,6 +141,7 @@ impl Store {
     pub async fn read(&self, places: &[Place]) -> Result<Vec<Found>, Error> {
         let success = places.iter().map(|place| self.lookup(place)).collect();
         let answer = self.client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
+        let as_of = answer.header.map_or(0, |header| header.revision);
         let found = answer.responses.into_iter().map(|response| match response.response {
             Some(response_op::Response::ResponseRange(range)) => {
                 let record = |kv: proa_etcd_api::mvccpb::KeyValue| Record {
@@ -139,7 +149,7 @@ impl Store {
                     value: kv.value,
                     revision: kv.mod_revision,
                 };
-                Found { count: range.count, records: range.kvs.into_iter().map(record).collect() }
+                Found { count: range.count, records: range.kvs.into_iter().map(record).collect(), as_of }
             }
             _ => Found::default(),
         });
@@ -185,8 +195,10 @@ impl Store {
     /// # Errors
     /// The store's. After [`Error::Unavailable`] it may have been made all the same.
     pub async fn commit(&self, change: Change) -> Result<bool, Error> {
+        let one = change.guards.iter().map(|(key, revision)| self.compare(key, *revision));
+        let under = change.guards_under.iter().map(|(prefix, as_of)| self.compare_under(prefix, *as_of));
         let request = TxnRequest {
-            compare: change.guards.iter().map(|(key, revision)| self.compare(key, *revision)).collect(),
+            compare: one.chain(under).collect(),
             success: change.writes.into_iter().map(|(key, value)| self.write(&key, value)).collect(),
             failure: Vec::new(),
         };
@@ -231,6 +243,16 @@ impl Store {
             key: self.outward(key),
             target_union: Some(compare::TargetUnion::ModRevision(revision)),
             ..Compare::default()
+        }
+    }
+
+    fn compare_under(&self, prefix: &str, as_of: i64) -> Compare {
+        let (key, range_end) = prefix_range(&self.outward(prefix));
+        Compare {
+            result: compare::CompareResult::Less.into(),
+            key,
+            range_end,
+            ..self.compare(prefix, as_of + 1)
         }
     }
 

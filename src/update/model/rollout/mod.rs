@@ -22,7 +22,7 @@ mod visit;
 #[cfg(test)]
 mod visit_test;
 
-pub use group::{BadPolicy, Group, Rate, well_known_group};
+pub use group::{BadPolicy, Group, Rate, find_group};
 pub use office_hours::{BadOfficeHours, OfficeHours};
 pub use record::{Failed, Grant, HISTORY_ENTRIES_MAX, Halt, Happening, Instance, Rollout, Status};
 pub use visit::{

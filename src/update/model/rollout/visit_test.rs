@@ -168,7 +168,10 @@ fn a_failure_bars_all_that_equals_the_version() {
         assert_eq!(world.failed.keys().collect::<Vec<_>>(), [recorded], "{channel} {told}");
         world.rollout = Rollout::default();
         let answer = ask(&mut world, "m2");
-        assert!(answer.starts_with(&format!("version {recorded} failed on m1: ")), "{channel} {told}: {answer}");
+        assert!(
+            answer.starts_with(&format!("version {recorded} failed on m1: ")),
+            "{channel} {told}: {answer}"
+        );
     }
 }
 
