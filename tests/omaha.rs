@@ -345,6 +345,27 @@ fn limits_hold_across_servers_and_a_failure_stops_all() {
 }
 
 #[test]
+fn a_machine_that_changes_its_group_lets_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(1, &[]);
+    let omahad = Omahad::start(folder.path(), "one", &cluster);
+    add(&omahad, folder.path(), PROA_APP, "0.2.0");
+    omahad.done(&["channel", "set", "stable", "0.2.0"]);
+    omahad.done(&["group", "add", "second", "channel=stable"]);
+    assert!(ask(&omahad, "machine-1").0);
+    assert!(ask(&omahad, "machine-2").1.contains("machine-1 goes first"));
+    let in_second = |machine: &str| {
+        let document = request(PROA_APP, machine, "0.1.0", r#"delta_okay="false""#, ASK);
+        post(&omahad, &document.replace(r#"track="stable""#, r#"track="second""#))
+    };
+    assert!(in_second("machine-1").contains(r#"<updatecheck status="ok""#));
+    assert!(ask(&omahad, "machine-2").0, "machine-1 has left the group");
+    assert!(in_second("machine-3").contains("machine-1 goes first"));
+    omahad.done(&["instance", "forget", "machine-1"]);
+    assert!(in_second("machine-3").contains(r#"<updatecheck status="ok""#));
+}
+
+#[test]
 fn bad_input_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(1, &[]);

@@ -5,7 +5,7 @@
 
 use http::Method;
 use proa_update_model::{
-    rollout::{Failed, Group, Halt, Instance, Rollout},
+    rollout::{Failed, Group, Halt, Rollout},
     version::is_same,
 };
 use serde_json::{Value, json};
@@ -264,19 +264,20 @@ impl Api {
         for _ in 0..ATTEMPTS {
             let found = self.store.get(&key).await?;
             let record = found.one().ok_or_else(|| no_instance(machine))?;
-            let instance: Instance = record.parse()?;
-            let rollout_key = format!("rollouts/{app}/{}", instance.group);
-            let rollouts = self.store.get(&rollout_key).await?;
             let mut change = Change::default();
             change.guard(&key, record.revision);
             change.delete(&key);
-            if let Some(record) = rollouts.one() {
+            // All, for those that it was in before: each visit writes the
+            // machine's record, so that none is granted unseen meanwhile.
+            let free = |record: &Record| {
                 let mut rollout: Rollout = record.parse()?;
                 if rollout.in_progress.remove(machine).is_some() {
-                    change.guard(&rollout_key, record.revision);
-                    change.put(&rollout_key, &rollout);
+                    change.guard(&record.key, record.revision);
+                    change.put(&record.key, &rollout);
                 }
-            }
+                Ok(())
+            };
+            self.store.each(&format!("rollouts/{app}/"), free).await?;
             if self.store.commit(change).await? {
                 return Ok(json!({"machine": machine}));
             }

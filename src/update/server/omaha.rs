@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use http::{HeaderMap, StatusCode, header};
 use proa_update_model::{
     omaha::{AppRequest, AppResponse, CheckAnswer, OK, Request, Response, bare_id},
-    rollout::{self, Group, Outcome, Records, Rollout, Target, Visit},
+    rollout::{self, Group, Instance, Outcome, Records, Rollout, Target, Visit},
     version::is_same,
 };
 
@@ -45,6 +45,7 @@ struct Read {
     records: Records,
     instance_key: String,
     rollout_key: String,
+    left_key: String,
     release: Option<Stored>,
     guards: Vec<(String, i64)>,
 }
@@ -230,10 +231,17 @@ impl Omaha {
         let named: Option<String> = channel.map(Record::parse).transpose()?;
         let rollout_key = format!("rollouts/{id}/{group_name}");
         let release_key = format!("releases/{id}/{}", named.as_deref().unwrap_or("-"));
-        let second =
-            self.store.read(&[Place::Key(rollout_key.clone()), Place::Key(release_key.clone())]).await?;
-        let [rollout, release] = second.as_slice() else { return Err(NoApp::Status(ERROR_INTERNAL)) };
+        let instance: Option<Instance> = instance.one().map(Record::parse).transpose()?;
+        let old_group = instance.as_ref().map_or(&group_name, |instance| &instance.group);
+        let left_key = format!("rollouts/{id}/{old_group}");
+        let second = [&rollout_key, &release_key, &left_key].map(|key| Place::Key(key.clone()));
+        let second = self.store.read(&second).await?;
+        let [rollout, release, left] = second.as_slice() else { return Err(NoApp::Status(ERROR_INTERNAL)) };
         guards.push((rollout_key.clone(), rollout.revision()));
+        let left = left.one().filter(|_| left_key != rollout_key);
+        if let Some(left) = left {
+            guards.push((left_key.clone(), left.revision));
+        }
         guards.push((release_key, release.revision()));
         let release: Option<Stored> = release.one().map(Record::parse).transpose()?;
         let target = release.as_ref().map(|release| Target {
@@ -258,12 +266,13 @@ impl Omaha {
             group_name,
             group,
             rollout: rollout.one().map(Record::parse).transpose()?.unwrap_or_else(Rollout::default),
-            instance: instance.one().map(Record::parse).transpose()?,
+            left: left.map(Record::parse).transpose()?,
+            instance,
             target,
             failed: known,
             releases: releases.records.iter().map(|record| record.name().to_owned()).collect(),
         };
-        Ok(Read { records, instance_key, rollout_key, release, guards })
+        Ok(Read { records, instance_key, rollout_key, left_key, release, guards })
     }
 }
 
@@ -275,6 +284,9 @@ fn change(read: &Read, outcome: &Outcome, app: &str) -> Change {
     change.put(read.instance_key.clone(), &outcome.instance);
     if outcome.rollout != read.records.rollout {
         change.put(read.rollout_key.clone(), &outcome.rollout);
+    }
+    if let Some(left) = outcome.left.as_ref().filter(|_| outcome.left != read.records.left) {
+        change.put(read.left_key.clone(), left);
     }
     for failed in &outcome.failed {
         change.put(format!("failed/{app}/{}", failed.version), failed);

@@ -32,6 +32,8 @@ pub struct Records {
     pub group: Group,
     /// Its rollout.
     pub rollout: Rollout,
+    /// The rollout of the group that the machine was in before, if that is another.
+    pub left: Option<Rollout>,
     /// The machine, if it was here before.
     pub instance: Option<Instance>,
     /// What the group's channel names, when there is such a release.
@@ -69,6 +71,8 @@ pub struct Visit<'a> {
 pub struct Outcome {
     /// The rollout.
     pub rollout: Rollout,
+    /// That of the group that the machine has left, without it.
+    pub left: Option<Rollout>,
     /// The machine.
     pub instance: Instance,
     /// Versions that have failed just now.
@@ -174,7 +178,12 @@ pub fn visit(records: &Records, visit: &Visit<'_>, machine: &str) -> Outcome {
         turn.settle(&app.version);
         turn.answer(&app.version, &check.target_version_prefix)
     });
-    Outcome { rollout: turn.rollout, instance: turn.instance, failed: turn.failed, offer }
+    // Nobody else would end its grant there, and others would wait for ever.
+    let left = records.left.clone().map(|mut left| {
+        left.in_progress.remove(machine);
+        left
+    });
+    Outcome { rollout: turn.rollout, left, instance: turn.instance, failed: turn.failed, offer }
 }
 
 /// The records while one request changes them.

@@ -269,6 +269,21 @@ fn a_lost_word_does_not_stop_a_rollout() {
 }
 
 #[test]
+fn a_machine_that_changes_its_group_leaves_no_grant_behind() {
+    let mut old = records("");
+    let granted = go(&mut old, "m1", &asking("1.0"), NOON);
+    assert_eq!(ask(&mut old, "m2"), "m1 goes first");
+    let mut new = records("");
+    new.group_name = "other".into();
+    new.instance = Some(granted.instance);
+    new.left = Some(old.rollout.clone());
+    let outcome = go(&mut new, "m1", &asking("1.0"), NOON);
+    assert_eq!((outcome.offer, outcome.instance.group.as_str()), (Some(Ok(())), "other"));
+    old.rollout = outcome.left.unwrap();
+    assert_eq!(ask(&mut old, "m2"), "offered");
+}
+
+#[test]
 fn a_first_boot_proves_nothing() {
     let mut world = records("");
     assert_eq!(ask(&mut world, "m1"), "offered");
