@@ -299,7 +299,8 @@ impl Turn<'_> {
             grant.running_since_unix_s = None;
             return;
         }
-        let since = *grant.running_since_unix_s.get_or_insert(self.now);
+        let since = self.now.min(grant.running_since_unix_s.unwrap_or(self.now));
+        grant.running_since_unix_s = Some(since);
         if self.now.saturating_sub(since) >= SETTLED_S {
             self.complete(running);
             self.instance.status = Status::Complete;
@@ -420,6 +421,9 @@ impl Turn<'_> {
         }
         if let Some(rate) = group.rate {
             let begin = self.now.saturating_sub(rate.period_s);
+            // What a clock that was ahead has written counts as of now: it goes
+            // with its period, and nobody gets more than the rate.
+            self.rollout.began_unix_s.iter_mut().for_each(|at| *at = self.now.min(*at));
             self.rollout.began_unix_s.retain(|at| *at > begin);
             if self.rollout.began_unix_s.len() >= rate.updates as usize {
                 return Err(Refusal::Rate(rate.to_string()));

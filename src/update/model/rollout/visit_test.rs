@@ -234,6 +234,20 @@ fn a_rate_is_kept_in_every_window() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_holds_nothing_up_for_longer_than_a_period() {
+    const YEAR_S: u64 = 365 * 86_400;
+    let mut world = records("safe-mode=false;rate=1/1h");
+    assert_eq!(go(&mut world, "m1", &asking("1.0"), NOON + YEAR_S).offer, Some(Ok(())));
+    go(&mut world, "m1", &asking("2.0"), NOON + YEAR_S);
+    assert_eq!(ask(&mut world, "m2"), "1/1h updates have begun");
+    assert_eq!(go(&mut world, "m2", &asking("1.0"), NOON + 3600).offer, Some(Ok(())));
+    // Nor does a lost word.
+    go(&mut world, "m1", &asking("2.0"), NOON);
+    go(&mut world, "m1", &asking("2.0"), NOON + SETTLED_S);
+    assert!(!world.rollout.in_progress.contains_key("m1"));
+}
+
+#[test]
 fn the_share_only_grows_with_the_percentage() {
     let machines: Vec<String> = (0..200).map(|number| format!("{number:032x}")).collect();
     let share = |percentage: u32| -> BTreeSet<&String> {
