@@ -267,8 +267,8 @@ impl Api {
             let mut change = Change::default();
             change.guard(&key, record.revision);
             change.delete(&key);
-            // All, for those that it was in before: each visit writes the
-            // machine's record, so that none is granted unseen meanwhile.
+            // Of all groups: it may have been in others before. A visit writes the
+            // machine's record, so no grant comes unseen between these reads.
             let free = |record: &Record| {
                 let mut rollout: Rollout = record.parse()?;
                 if rollout.in_progress.remove(machine).is_some() {

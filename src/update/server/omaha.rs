@@ -1,7 +1,11 @@
 //! Answers machines: reads the records, lets the model decide, writes what it
 //! decided, and only then answers.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Once},
+};
 
 use http::{HeaderMap, StatusCode, header};
 use proa_update_model::{
@@ -24,7 +28,7 @@ const APPS_MAX: usize = 8;
 /// of those who meet at a group wins, so 32 machines at once are served.
 const ATTEMPTS: usize = 32;
 /// Machines of one application. A stranger can make them up, so there is an
-/// end; at 1 KB each they are 10 MB of the store.
+/// end; at 2 KB each before they are offered anything, they are 20 MB of the store.
 const INSTANCES_MAX: i64 = 10_000;
 
 const ERROR_INTERNAL: &str = "error-internal";
@@ -47,6 +51,8 @@ struct Read {
     rollout_key: String,
     left_key: String,
     release: Option<Stored>,
+    /// Who makes room for a new machine.
+    forgotten: Option<Record>,
     guards: Vec<(String, i64)>,
 }
 
@@ -208,15 +214,14 @@ impl Omaha {
         if groups.records.is_empty() {
             return Err(NoApp::Status("error-unknownApplication"));
         }
-        if instance.records.is_empty() && instances.count >= INSTANCES_MAX {
-            return Err(NoApp::Status("error-instanceRegistrationFailed"));
-        }
         let mut by_name: BTreeMap<String, Group> = BTreeMap::new();
         for record in &groups.records {
             by_name.insert(record.name().to_owned(), record.parse()?);
         }
         let group_name = rollout::find_group(&by_name, &app.track).map(str::to_owned);
         let group_name = group_name.ok_or(NoApp::Status("error-unknownApplicationOrGroup"))?;
+        let is_full = instance.records.is_empty() && instances.count >= INSTANCES_MAX;
+        let forgotten = if is_full { Some(self.make_room(&id).await?) } else { None };
         let group = by_name.remove(&group_name).unwrap_or_default();
         let group_key = format!("groups/{id}/{group_name}");
         let group_record = groups.records.iter().find(|record| record.key == group_key);
@@ -224,6 +229,7 @@ impl Omaha {
             (group_key.clone(), group_record.map_or(0, |record| record.revision)),
             (instance_key.clone(), instance.revision()),
         ];
+        guards.extend(forgotten.iter().map(|old| (old.key.clone(), old.revision)));
 
         let channel_key = format!("channels/{id}/{}", group.channel);
         let channel = channels.records.iter().find(|record| record.key == channel_key);
@@ -272,7 +278,29 @@ impl Omaha {
             failed: known,
             releases: releases.records.iter().map(|record| record.name().to_owned()).collect(),
         };
-        Ok(Read { records, instance_key, rollout_key, left_key, release, guards })
+        Ok(Read { records, instance_key, rollout_key, left_key, release, forgotten, guards })
+    }
+
+    /// The record that a new machine's takes the place of.
+    async fn make_room(&self, id: &str) -> Result<Record, NoApp> {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "{INSTANCES_MAX} machines of {id} are known: each new one takes the place of the one unseen for longest"
+            );
+        });
+        let mut rollouts = Vec::new();
+        let take = |record: &Record| {
+            rollouts.push(record.parse()?);
+            Ok(())
+        };
+        self.store.each(&format!("rollouts/{id}/"), take).await?;
+        let found = self.store.read(&[Place::OldestUnder(format!("instances/{id}/"))]).await?;
+        let mut oldest = found.into_iter().flat_map(|found| found.records).collect::<Vec<_>>();
+        let names: Vec<&str> = oldest.iter().map(Record::name).collect();
+        let chosen = rollout::choose_forgotten(&names, &rollouts);
+        let at = chosen.and_then(|chosen| names.iter().position(|name| *name == chosen));
+        Ok(oldest.swap_remove(at.ok_or(NoApp::Status("error-instanceRegistrationFailed"))?))
     }
 }
 
@@ -280,6 +308,9 @@ fn change(read: &Read, outcome: &Outcome, app: &str) -> Change {
     let mut change = Change::default();
     for (key, revision) in &read.guards {
         change.guard(key.clone(), *revision);
+    }
+    if let Some(old) = &read.forgotten {
+        change.delete(&old.key);
     }
     change.put(read.instance_key.clone(), &outcome.instance);
     if outcome.rollout != read.records.rollout {

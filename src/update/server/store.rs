@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use proa_etcd_api::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
-    response_op,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
+    range_request::{SortOrder, SortTarget},
+    request_op, response_op,
 };
 use proa_etcd_client::{Client, Error, Timeouts, prefix_range};
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,6 +44,8 @@ pub enum Place {
     Under(String),
     /// Only the keys of these.
     KeysUnder(String),
+    /// Only the keys of these, those whose records were written longest ago first.
+    OldestUnder(String),
     /// Only how many there are.
     CountUnder(String),
 }
@@ -206,16 +209,27 @@ impl Store {
     }
 
     fn lookup(&self, place: &Place) -> RequestOp {
-        let (Place::Key(key) | Place::Under(key) | Place::KeysUnder(key) | Place::CountUnder(key)) = place;
+        let (Place::Key(key)
+        | Place::Under(key)
+        | Place::KeysUnder(key)
+        | Place::OldestUnder(key)
+        | Place::CountUnder(key)) = place;
         let key = self.outward(key);
         let (key, range_end) = match place {
             Place::Key(_) => (key, Bytes::new()),
-            Place::Under(_) | Place::KeysUnder(_) | Place::CountUnder(_) => prefix_range(&key),
+            Place::Under(_) | Place::KeysUnder(_) | Place::OldestUnder(_) | Place::CountUnder(_) => {
+                prefix_range(&key)
+            }
         };
+        let is_oldest = matches!(place, Place::OldestUnder(_));
+        let (sort_order, sort_target) =
+            if is_oldest { (SortOrder::Ascend, SortTarget::Mod) } else { Default::default() };
         let range = RangeRequest {
             key,
             range_end,
-            keys_only: matches!(place, Place::KeysUnder(_)),
+            sort_order: sort_order.into(),
+            sort_target: sort_target.into(),
+            keys_only: is_oldest || matches!(place, Place::KeysUnder(_)),
             count_only: matches!(place, Place::CountUnder(_)),
             ..RangeRequest::default()
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     UnixSeconds,
     group::{self, Group},
-    record::{Failed, Grant, Halt, Happening, Instance, Rollout, Status, field},
+    record::{Failed, Grant, Halt, Happening, Instance, Rollout, Status, detail, field},
 };
 use crate::{
     error_code::ErrorCode,
@@ -151,6 +151,14 @@ pub fn percentile(machine: &str, version: &str) -> u32 {
     (u64::from_be_bytes(first) % 10_000) as u32
 }
 
+/// Whose record makes room for a new machine's: the first of `longest_unseen`
+/// that is not updating in any of the rollouts.
+pub fn choose_forgotten<'a>(longest_unseen: &[&'a str], rollouts: &[Rollout]) -> Option<&'a str> {
+    let is_updating =
+        |machine: &str| rollouts.iter().any(|rollout| rollout.in_progress.contains_key(machine));
+    longest_unseen.iter().copied().find(|machine| !is_updating(machine))
+}
+
 /// Decides on one machine's request.
 ///
 /// Total and deterministic. First what the machine tells is taken in, so that
@@ -203,12 +211,13 @@ impl Turn<'_> {
             Some(status) => status.to_string(),
             None => format!("event {}/{}", event.kind.0, event.result.0),
         };
-        let detail = match (event.error(), event.reason.is_empty()) {
+        let about_error = match (event.error(), event.reason.is_empty()) {
             (Some(error), true) => format!("{} ({error})", error.number()),
             (Some(error), false) => format!("{} ({error}): {}", error.number(), event.reason),
             (None, _) => event.reason.clone(),
         };
         let unix_s = self.now;
+        let detail = detail(&about_error);
         self.instance.remember(Happening { unix_s, what, version: field(&about), detail });
         match status {
             // The first boot of a machine that was installed with its version.
@@ -322,7 +331,7 @@ impl Turn<'_> {
                 }
             }
             Err(refusal) => {
-                self.instance.refusal = refusal.to_string();
+                self.instance.refusal = detail(&refusal.to_string());
                 if *refusal == Refusal::UpToDate && self.instance.status == Status::Unknown {
                     self.instance.status = Status::Idle;
                 }

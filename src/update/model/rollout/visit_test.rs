@@ -311,18 +311,49 @@ fn a_first_boot_proves_nothing() {
 
 #[test]
 fn history_is_the_newest_events() {
-    let mut world = records("");
-    let mut kept = None;
-    for number in 0..200_u64 {
-        world.instance = kept.take();
-        let app = telling("1.0", "13/1");
-        let outcome = visit(&world, &Visit { app: &app, address: "", now_unix_s: number }, "m1");
-        kept = Some(outcome.instance);
+    for (offered, most) in [("2.0", HISTORY_ENTRIES_MAX), ("", STRANGER_ENTRIES_MAX)] {
+        let mut world = records("");
+        let mut kept = Instance { offered: offered.into(), ..Instance::default() };
+        for number in 0..200_u64 {
+            world.instance = Some(kept);
+            let app = telling("1.0", "13/1");
+            kept = visit(&world, &Visit { app: &app, address: "", now_unix_s: number }, "m1").instance;
+        }
+        assert_eq!(kept.history.len(), most);
+        assert_eq!(kept.history.last().unwrap().unix_s, 199);
+        assert_eq!((kept.first_seen_unix_s, kept.last_seen_unix_s), (0, 199));
     }
-    let instance = kept.unwrap();
-    assert_eq!(instance.history.len(), HISTORY_ENTRIES_MAX);
-    assert_eq!(instance.history.last().unwrap().unix_s, 199);
-    assert_eq!((instance.first_seen_unix_s, instance.last_seen_unix_s), (0, 199));
+}
+
+#[test]
+fn a_machine_that_was_made_up_costs_little() {
+    let mut world = records("paused=true");
+    let long = "\u{1F600}".repeat(512);
+    let mut app = telling(&long, "3/0 44");
+    app.machine_alias = long.clone();
+    app.board = long.clone();
+    app.oem = long.clone();
+    app.events[0].reason = long.clone();
+    app.events[0].failed_version = long;
+    app.events = vec![app.events[0].clone(); 10];
+    app.update_check = Some(UpdateCheck::default());
+    for number in 0..20 {
+        let seen = Visit { app: &app, address: "2001:db8::1", now_unix_s: NOON + number };
+        world.instance = Some(visit(&world, &seen, &"x".repeat(64)).instance);
+    }
+    let bytes = serde_json::to_vec(&world.instance).unwrap().len();
+    assert!(bytes < 2048, "{bytes}");
+}
+
+#[test]
+fn who_is_updating_is_not_forgotten() {
+    let mut world = records("safe-mode=false");
+    for machine in ["m1", "m3"] {
+        assert_eq!(ask(&mut world, machine), "offered");
+    }
+    let rollouts = [Rollout::default(), world.rollout];
+    assert_eq!(choose_forgotten(&["m1", "m2", "m3"], &rollouts), Some("m2"));
+    assert_eq!(choose_forgotten(&["m1", "m3"], &rollouts), None);
 }
 
 #[test]
