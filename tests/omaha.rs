@@ -366,6 +366,27 @@ fn a_machine_that_changes_its_group_lets_the_others_go_on() {
 }
 
 #[test]
+fn the_longest_unseen_machine_makes_room_unless_it_updates() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(1, &[]);
+    let omahad = Omahad::start(folder.path(), "one", &cluster);
+    add(&omahad, folder.path(), PROA_APP, "0.2.0");
+    omahad.done(&["channel", "set", "stable", "0.2.0"]);
+    assert!(ask(&omahad, "machine-1").0);
+    let client = cluster.client();
+    let app = PROA_APP.trim_matches(['{', '}']);
+    etcd::runtime().block_on(async {
+        for number in 1..10_000 {
+            etcd::put_surely(&client, &format!("/proa/omaha/instances/{app}/m{number}"), "{}").await;
+        }
+    });
+    assert!(ask(&omahad, "new").1.contains("machine-1 goes first"));
+    omahad.done(&["instance", "show", "machine-1"]);
+    omahad.done(&["instance", "show", "m2"]);
+    assert!(omahad.ctl(PROA_APP, &["instance", "show", "m1"]).is_err());
+}
+
+#[test]
 fn bad_input_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(1, &[]);
