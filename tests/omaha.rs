@@ -345,6 +345,48 @@ fn limits_hold_across_servers_and_a_failure_stops_all() {
 }
 
 #[test]
+fn a_machine_that_changes_its_group_lets_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(1, &[]);
+    let omahad = Omahad::start(folder.path(), "one", &cluster);
+    add(&omahad, folder.path(), PROA_APP, "0.2.0");
+    omahad.done(&["channel", "set", "stable", "0.2.0"]);
+    omahad.done(&["group", "add", "second", "channel=stable"]);
+    assert!(ask(&omahad, "machine-1").0);
+    assert!(ask(&omahad, "machine-2").1.contains("machine-1 goes first"));
+    let in_second = |machine: &str| {
+        let document = request(PROA_APP, machine, "0.1.0", r#"delta_okay="false""#, ASK);
+        post(&omahad, &document.replace(r#"track="stable""#, r#"track="second""#))
+    };
+    assert!(in_second("machine-1").contains(r#"<updatecheck status="ok""#));
+    assert!(ask(&omahad, "machine-2").0, "machine-1 has left the group");
+    assert!(in_second("machine-3").contains("machine-1 goes first"));
+    omahad.done(&["instance", "forget", "machine-1"]);
+    assert!(in_second("machine-3").contains(r#"<updatecheck status="ok""#));
+}
+
+#[test]
+fn the_longest_unseen_machine_makes_room_unless_it_updates() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(1, &[]);
+    let omahad = Omahad::start(folder.path(), "one", &cluster);
+    add(&omahad, folder.path(), PROA_APP, "0.2.0");
+    omahad.done(&["channel", "set", "stable", "0.2.0"]);
+    assert!(ask(&omahad, "machine-1").0);
+    let client = cluster.client();
+    let app = PROA_APP.trim_matches(['{', '}']);
+    etcd::runtime().block_on(async {
+        for number in 1..10_000 {
+            etcd::put_surely(&client, &format!("/proa/omaha/instances/{app}/m{number}"), "{}").await;
+        }
+    });
+    assert!(ask(&omahad, "new").1.contains("machine-1 goes first"));
+    omahad.done(&["instance", "show", "machine-1"]);
+    omahad.done(&["instance", "show", "m2"]);
+    assert!(omahad.ctl(PROA_APP, &["instance", "show", "m1"]).is_err());
+}
+
+#[test]
 fn bad_input_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(1, &[]);
@@ -419,6 +461,19 @@ fn bad_input_is_refused_in_one_line() {
     omahad.done(&["group", "set", "stable", "aliases=old,{AB-1}", "office-hours=Mon-Fri 09:00-17:00 +01:00"]);
     let taken = omahad.ctl(PROA_APP, &["group", "add", "second", "aliases=OLD"]).unwrap_err();
     assert!(taken.contains("OLD is a name of group stable"), "{taken}");
+    // A mistyped capital would take the machines of the group that was meant.
+    omahad.done(&["group", "pause", "stable"]);
+    let rows: [(&[&str], &str); 4] = [
+        (&["channel", "set", "Stable", "0.2.0"], "Stable is a name of group stable"),
+        (&["channel", "set", "OLD", "0.2.0"], "OLD is a name of group stable"),
+        (&["group", "add", "STABLE"], "STABLE is a name of group stable"),
+        (&["group", "add", "Old"], "Old is a name of group stable"),
+    ];
+    for (words, want) in rows {
+        let error = omahad.ctl(PROA_APP, words).unwrap_err();
+        assert_eq!(error.trim_end(), format!("omahactl: {want}"), "{words:?}");
+    }
+    assert!(!omahad.done(&["channel", "list"]).contains("Stable"), "the channel went with its group");
     omahad.done(&["channel", "remove", "stable"]);
     omahad.done(&["release", "remove", "0.2.0"]);
     assert_eq!(fs::read_dir(&omahad.packages).unwrap().count(), 0, "the payloads went with their release");

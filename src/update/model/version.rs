@@ -45,6 +45,16 @@ impl Version {
     }
 }
 
+/// Whether two texts are one version, `1.0` and `1.0.0+build` alike.
+///
+/// Texts that are no versions are the same when they are equal and not empty.
+pub fn is_same(a: &str, b: &str) -> bool {
+    match (a.parse::<Version>(), b.parse::<Version>()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => !a.is_empty() && a == b,
+    }
+}
+
 impl FromStr for Version {
     type Err = BadVersion;
 

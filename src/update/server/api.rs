@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use proa_update_model::{
     omaha::bare_id,
     rollout::{Failed, Group, Instance, Rollout, machine_key},
-    version::Version,
+    version::{Version, is_same},
 };
 use serde_json::{Value, json};
 
@@ -155,7 +155,7 @@ impl Api {
                     })
                 })
                 .collect();
-            let has_failed = failed.records.iter().any(|record| record.name() == stored.version);
+            let has_failed = failed.records.iter().any(|record| is_same(record.name(), &stored.version));
             let value = json!({
                 "version": stored.version, "minimum": stored.minimum, "expires": stored.expires_unix_s,
                 "added": stored.added_unix_s, "channels": channels, "failed": has_failed, "packages": packages,

@@ -4,14 +4,17 @@
 //! two operators, or an operator and a machine, never undo each other.
 
 use http::Method;
-use proa_update_model::rollout::{Failed, Group, Halt, Instance, Rollout};
+use proa_update_model::{
+    rollout::{Failed, Group, Halt, Rollout},
+    version::is_same,
+};
 use serde_json::{Value, json};
 
 use crate::{
     api::{Api, as_json, no_group, no_instance},
     error::Refused,
     release::{NewRelease, Stored},
-    store::{Change, Place, Record},
+    store::{Change, Found, Place, Record},
 };
 
 /// Releases of one application: one a week for four years.
@@ -121,17 +124,22 @@ impl Api {
         let (channel_key, group_key) = (format!("channels/{app}/{name}"), format!("groups/{app}/{name}"));
         let (release_key, failed_key) =
             (format!("releases/{app}/{version}"), format!("failed/{app}/{version}"));
-        let places = [&channel_key, &group_key, &release_key, &failed_key].map(|key| Place::Key(key.clone()));
+        let places = [
+            Place::Key(channel_key.clone()),
+            Place::Under(format!("groups/{app}/")),
+            Place::Key(release_key.clone()),
+            Place::Under(format!("failed/{app}/")),
+        ];
         for _ in 0..ATTEMPTS {
             let found = self.store.read(&places).await?;
             if found[2].records.is_empty() {
                 return Err(no_release(version));
             }
-            if let Some(failed) = found[3].one() {
+            if let Some(failed) = found[3].records.iter().find(|failed| is_same(failed.name(), version)) {
                 let failed: Failed = failed.parse()?;
                 return Err(Refused::conflict(format!(
-                    "version {version} failed on {}: {}; omahactl failed clear {version} allows it again",
-                    failed.machine, failed.reason
+                    "version {0} failed on {1}: {2}; omahactl failed clear {0} allows it again",
+                    failed.version, failed.machine, failed.reason
                 )));
             }
             let mut change = Change::default();
@@ -140,10 +148,13 @@ impl Api {
             change.guard(&failed_key, 0);
             change.put(&channel_key, &version);
             // A channel without machines serves nobody: its first group has its name.
-            let makes_group = found[0].records.is_empty() && found[1].records.is_empty();
+            let has_group = found[1].records.iter().any(|record| record.key == group_key);
+            let makes_group = found[0].records.is_empty() && !has_group;
             if makes_group {
-                change.guard(&group_key, 0);
-                change.put(&group_key, &Group::following(name));
+                let group = Group::following(name);
+                check_group(name, &group, &found[1])?;
+                change.guard_under(format!("groups/{app}/"), found[1].as_of);
+                change.put(&group_key, &group);
             }
             if self.store.commit(change).await? {
                 return Ok(json!({"name": name, "version": version, "new_group": makes_group}));
@@ -176,11 +187,6 @@ impl Api {
             let mut group = match (old, is_new) {
                 (Some(_), true) => return Err(Refused::conflict(format!("group {name} is there already"))),
                 (None, false) => return Err(no_group(name)),
-                (None, true) if found[0].count >= GROUPS_MAX => {
-                    return Err(Refused::conflict(format!(
-                        "there are {GROUPS_MAX} groups; remove one first"
-                    )));
-                }
                 (None, true) => Group::following(name),
                 (Some(record), false) => record.parse()?,
             };
@@ -188,11 +194,14 @@ impl Api {
                 let value = value.as_str().ok_or_else(|| Refused::bad(format!("{setting}: give a text")))?;
                 group.set(setting, value).map_err(|error| Refused::bad(error.to_string()))?;
             }
-            for other in found[0].records.iter().filter(|record| record.key != key) {
-                check_aliases(name, &group, other)?;
+            // What is there from of old can be changed, whatever it is called.
+            if is_new || settings.contains_key("aliases") {
+                check_group(name, &group, &found[0])?;
             }
             let mut change = Change::default();
             change.guard(&key, old.map_or(0, |record| record.revision));
+            // Another group may be given the same name meanwhile.
+            change.guard_under(&prefix, found[0].as_of);
             change.put(&key, &group);
             if self.store.commit(change).await? {
                 return Ok(json!({"name": name, "settings": as_json(&group)}));
@@ -255,19 +264,20 @@ impl Api {
         for _ in 0..ATTEMPTS {
             let found = self.store.get(&key).await?;
             let record = found.one().ok_or_else(|| no_instance(machine))?;
-            let instance: Instance = record.parse()?;
-            let rollout_key = format!("rollouts/{app}/{}", instance.group);
-            let rollouts = self.store.get(&rollout_key).await?;
             let mut change = Change::default();
             change.guard(&key, record.revision);
             change.delete(&key);
-            if let Some(record) = rollouts.one() {
+            // Of all groups: it may have been in others before. A visit writes the
+            // machine's record, so no grant comes unseen between these reads.
+            let free = |record: &Record| {
                 let mut rollout: Rollout = record.parse()?;
                 if rollout.in_progress.remove(machine).is_some() {
-                    change.guard(&rollout_key, record.revision);
-                    change.put(&rollout_key, &rollout);
+                    change.guard(&record.key, record.revision);
+                    change.put(&record.key, &rollout);
                 }
-            }
+                Ok(())
+            };
+            self.store.each(&format!("rollouts/{app}/"), free).await?;
             if self.store.commit(change).await? {
                 return Ok(json!({"machine": machine}));
             }
@@ -287,19 +297,19 @@ impl Api {
     }
 }
 
-/// A machine must never mean two groups by one name.
-fn check_aliases(name: &str, group: &Group, other: &Record) -> Result<(), Refused> {
-    let others: Group = other.parse()?;
-    let is = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-    let taken = group
-        .aliases
-        .iter()
-        .find(|alias| is(alias, other.name()) || others.aliases.iter().any(|known| is(known, alias)));
-    let own = others.aliases.iter().find(|alias| is(alias, name));
-    match taken.or(own) {
-        Some(alias) => Err(Refused::conflict(format!("{alias} is a name of group {}", other.name()))),
-        None => Ok(()),
+/// A machine must never mean two groups by one name, and there is an end to groups.
+fn check_group(name: &str, group: &Group, groups: &Found) -> Result<(), Refused> {
+    let others = || groups.records.iter().filter(|record| record.name() != name);
+    let is_new = others().count() == groups.records.len();
+    if is_new && groups.count >= GROUPS_MAX {
+        return Err(Refused::conflict(format!("there are {GROUPS_MAX} groups; remove one first")));
     }
+    for record in others() {
+        if let Some(taken) = group.name_taken_by(name, record.name(), &record.parse()?) {
+            return Err(Refused::conflict(format!("{taken} is a name of group {}", record.name())));
+        }
+    }
+    Ok(())
 }
 
 fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Refused> {

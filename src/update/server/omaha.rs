@@ -1,12 +1,17 @@
 //! Answers machines: reads the records, lets the model decide, writes what it
 //! decided, and only then answers.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Once},
+};
 
 use http::{HeaderMap, StatusCode, header};
 use proa_update_model::{
     omaha::{AppRequest, AppResponse, CheckAnswer, OK, Request, Response, bare_id},
-    rollout::{self, Group, Outcome, Records, Rollout, Target, Visit},
+    rollout::{self, Group, Instance, Outcome, Records, Rollout, Target, Visit},
+    version::is_same,
 };
 
 use crate::{
@@ -14,7 +19,7 @@ use crate::{
     error::Refused,
     packages::Packages,
     release::Stored,
-    store::{Change, Found, Place, Record, Store},
+    store::{Change, Place, Record, Store},
 };
 
 /// Applications of one request; machines here send one.
@@ -23,7 +28,7 @@ const APPS_MAX: usize = 8;
 /// of those who meet at a group wins, so 32 machines at once are served.
 const ATTEMPTS: usize = 32;
 /// Machines of one application. A stranger can make them up, so there is an
-/// end; at 1 KB each they are 10 MB of the store.
+/// end; at 2 KB each before they are offered anything, they are 20 MB of the store.
 const INSTANCES_MAX: i64 = 10_000;
 
 const ERROR_INTERNAL: &str = "error-internal";
@@ -44,7 +49,10 @@ struct Read {
     records: Records,
     instance_key: String,
     rollout_key: String,
+    left_key: String,
     release: Option<Stored>,
+    /// Who makes room for a new machine.
+    forgotten: Option<Record>,
     guards: Vec<(String, i64)>,
 }
 
@@ -206,17 +214,22 @@ impl Omaha {
         if groups.records.is_empty() {
             return Err(NoApp::Status("error-unknownApplication"));
         }
-        if instance.records.is_empty() && instances.count >= INSTANCES_MAX {
-            return Err(NoApp::Status("error-instanceRegistrationFailed"));
+        let mut by_name: BTreeMap<String, Group> = BTreeMap::new();
+        for record in &groups.records {
+            by_name.insert(record.name().to_owned(), record.parse()?);
         }
-        let group_record =
-            find_group(groups, &app.track)?.ok_or(NoApp::Status("error-unknownApplicationOrGroup"))?;
-        let group: Group = group_record.parse()?;
-        let group_name = group_record.name().to_owned();
+        let group_name = rollout::find_group(&by_name, &app.track).map(str::to_owned);
+        let group_name = group_name.ok_or(NoApp::Status("error-unknownApplicationOrGroup"))?;
+        let is_full = instance.records.is_empty() && instances.count >= INSTANCES_MAX;
+        let forgotten = if is_full { Some(self.make_room(&id).await?) } else { None };
+        let group = by_name.remove(&group_name).unwrap_or_default();
+        let group_key = format!("groups/{id}/{group_name}");
+        let group_record = groups.records.iter().find(|record| record.key == group_key);
         let mut guards = vec![
-            (group_record.key.clone(), group_record.revision),
+            (group_key.clone(), group_record.map_or(0, |record| record.revision)),
             (instance_key.clone(), instance.revision()),
         ];
+        guards.extend(forgotten.iter().map(|old| (old.key.clone(), old.revision)));
 
         let channel_key = format!("channels/{id}/{}", group.channel);
         let channel = channels.records.iter().find(|record| record.key == channel_key);
@@ -224,10 +237,17 @@ impl Omaha {
         let named: Option<String> = channel.map(Record::parse).transpose()?;
         let rollout_key = format!("rollouts/{id}/{group_name}");
         let release_key = format!("releases/{id}/{}", named.as_deref().unwrap_or("-"));
-        let second =
-            self.store.read(&[Place::Key(rollout_key.clone()), Place::Key(release_key.clone())]).await?;
-        let [rollout, release] = second.as_slice() else { return Err(NoApp::Status(ERROR_INTERNAL)) };
+        let instance: Option<Instance> = instance.one().map(Record::parse).transpose()?;
+        let old_group = instance.as_ref().map_or(&group_name, |instance| &instance.group);
+        let left_key = format!("rollouts/{id}/{old_group}");
+        let second = [&rollout_key, &release_key, &left_key].map(|key| Place::Key(key.clone()));
+        let second = self.store.read(&second).await?;
+        let [rollout, release, left] = second.as_slice() else { return Err(NoApp::Status(ERROR_INTERNAL)) };
         guards.push((rollout_key.clone(), rollout.revision()));
+        let left = left.one().filter(|_| left_key != rollout_key);
+        if let Some(left) = left {
+            guards.push((left_key.clone(), left.revision));
+        }
         guards.push((release_key, release.revision()));
         let release: Option<Stored> = release.one().map(Record::parse).transpose()?;
         let target = release.as_ref().map(|release| Target {
@@ -239,41 +259,49 @@ impl Omaha {
         for record in &failed.records {
             known.insert(record.name().to_owned(), record.parse()?);
         }
-        // A failure that is reported elsewhere meanwhile counts already.
-        if let Some(target) = &target {
-            let key = format!("failed/{id}/{}", target.version);
-            let at =
-                failed.records.iter().find(|record| record.key == key).map_or(0, |record| record.revision);
-            guards.push((key, at));
+        // A failure that is reported elsewhere meanwhile counts already,
+        // under whichever name of the version.
+        for release in &releases.records {
+            if target.as_ref().is_some_and(|target| is_same(release.name(), &target.version)) {
+                let name = release.name();
+                let at = failed.records.iter().find(|record| record.name() == name);
+                guards.push((format!("failed/{id}/{name}"), at.map_or(0, |record| record.revision)));
+            }
         }
         let records = Records {
             group_name,
             group,
             rollout: rollout.one().map(Record::parse).transpose()?.unwrap_or_else(Rollout::default),
-            instance: instance.one().map(Record::parse).transpose()?,
+            left: left.map(Record::parse).transpose()?,
+            instance,
             target,
             failed: known,
             releases: releases.records.iter().map(|record| record.name().to_owned()).collect(),
         };
-        Ok(Read { records, instance_key, rollout_key, release, guards })
+        Ok(Read { records, instance_key, rollout_key, left_key, release, forgotten, guards })
     }
-}
 
-/// The group that a machine means: by name, by another name, or by a number of old.
-fn find_group<'a>(groups: &'a Found, track: &str) -> Result<Option<&'a Record>, Refused> {
-    let bare = bare_id(track);
-    let by_name =
-        |wanted: &str| groups.records.iter().find(|record| record.name().eq_ignore_ascii_case(wanted));
-    if let Some(record) = by_name(&bare) {
-        return Ok(Some(record));
+    /// The record that a new machine's takes the place of.
+    async fn make_room(&self, id: &str) -> Result<Record, NoApp> {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "{INSTANCES_MAX} machines of {id} are known: each new one takes the place of the one unseen for longest"
+            );
+        });
+        let mut rollouts = Vec::new();
+        let take = |record: &Record| {
+            rollouts.push(record.parse()?);
+            Ok(())
+        };
+        self.store.each(&format!("rollouts/{id}/"), take).await?;
+        let found = self.store.read(&[Place::OldestUnder(format!("instances/{id}/"))]).await?;
+        let mut oldest = found.into_iter().flat_map(|found| found.records).collect::<Vec<_>>();
+        let names: Vec<&str> = oldest.iter().map(Record::name).collect();
+        let chosen = rollout::choose_forgotten(&names, &rollouts);
+        let at = chosen.and_then(|chosen| names.iter().position(|name| *name == chosen));
+        Ok(oldest.swap_remove(at.ok_or(NoApp::Status("error-instanceRegistrationFailed"))?))
     }
-    for record in &groups.records {
-        let group: Group = record.parse()?;
-        if group.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(&bare)) {
-            return Ok(Some(record));
-        }
-    }
-    Ok(rollout::well_known_group(track).and_then(by_name))
 }
 
 fn change(read: &Read, outcome: &Outcome, app: &str) -> Change {
@@ -281,9 +309,15 @@ fn change(read: &Read, outcome: &Outcome, app: &str) -> Change {
     for (key, revision) in &read.guards {
         change.guard(key.clone(), *revision);
     }
+    if let Some(old) = &read.forgotten {
+        change.delete(&old.key);
+    }
     change.put(read.instance_key.clone(), &outcome.instance);
     if outcome.rollout != read.records.rollout {
         change.put(read.rollout_key.clone(), &outcome.rollout);
+    }
+    if let Some(left) = outcome.left.as_ref().filter(|_| outcome.left != read.records.left) {
+        change.put(read.left_key.clone(), left);
     }
     for failed in &outcome.failed {
         change.put(format!("failed/{app}/{}", failed.version), failed);

@@ -98,10 +98,13 @@ impl Packages {
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            // Left behind by a process that was killed.
-            if path.extension().is_some_and(|end| end == "part") {
-                fs::remove_file(path)?;
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // Left behind by a process that was killed: a part of a payload, or
+            // of a hash. No name of a payload begins with a dot.
+            if name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".new")) {
+                fs::remove_file(entry.path())?;
             }
         }
         Ok(Self { folder: folder.to_owned() })
@@ -119,10 +122,12 @@ impl Packages {
         fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == size_bytes)
     }
 
-    /// The hash that a payload here had when it was taken.
+    /// The hash that a payload here had when it was taken. What is no hash is
+    /// none: the payload is only taken again.
     pub fn sha256(&self, name: &str) -> Option<String> {
         let text = fs::read_to_string(self.hash_path(name)).ok()?;
-        Some(text.trim().to_owned())
+        let is_hash = |text: &&str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Some(text.trim()).filter(is_hash).map(str::to_owned)
     }
 
     /// Removes a payload, if it is here.
@@ -243,8 +248,8 @@ impl Packages {
     /// The hash last: a payload without one is only taken again.
     fn keep(&self, part: &Path, path: &Path, name: &str, sha256: &str) -> io::Result<()> {
         fs::rename(part, path)?;
-        fs::write(self.hash_path(name), format!("{sha256}\n"))?;
-        fs::File::open(&self.folder)?.sync_all()
+        // This makes the payload's name durable as well: they share the folder.
+        proa_base::file::replace(&self.hash_path(name), format!("{sha256}\n").as_bytes())
     }
 }
 
@@ -323,4 +328,49 @@ fn with_headers(
         response = response.header(header::CONTENT_LENGTH, length);
     }
     response.body(body).expect("numbers and hex digits are good headers")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_power_cut_left_of_a_hash_refuses_no_upload() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = Packages::open(folder.path()).unwrap();
+        fs::write(folder.path().join("p"), "payload").unwrap();
+        let (hash, other) = ("ab".repeat(32), "cd".repeat(32));
+        let rows = [("", None), ("\0\0", None), (&hash[..63], None), (hash.as_str(), Some(&hash))];
+        for (text, want) in rows {
+            fs::write(folder.path().join(".p.sha256"), text).unwrap();
+            assert_eq!(packages.sha256("p").as_ref(), want, "{text:?}");
+            assert_eq!(packages.has_other("p", &other), want.is_some(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_start_removes_parts_and_no_payloads() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".1-0.part", ".p.new", ".p.sha256", "p", "p.part", "p.new"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        Packages::open(folder.path()).unwrap();
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, [".p.sha256", "p", "p.new", "p.part"]);
+    }
+
+    #[test]
+    fn a_payload_is_kept_with_its_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = Packages::open(folder.path()).unwrap();
+        let (part, hash) = (folder.path().join(".1-0.part"), "ab".repeat(32));
+        fs::write(&part, "payload").unwrap();
+        packages.keep(&part, &folder.path().join("p.full"), "p.full", &hash).unwrap();
+        assert!(packages.has("p.full", 7));
+        assert_eq!(packages.sha256("p.full"), Some(hash));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }

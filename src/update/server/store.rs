@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use proa_etcd_api::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
-    response_op,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
+    range_request::{SortOrder, SortTarget},
+    request_op, response_op,
 };
 use proa_etcd_client::{Client, Error, Timeouts, prefix_range};
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,6 +44,8 @@ pub enum Place {
     Under(String),
     /// Only the keys of these.
     KeysUnder(String),
+    /// Only the keys of these, those whose records were written longest ago first.
+    OldestUnder(String),
     /// Only how many there are.
     CountUnder(String),
 }
@@ -54,12 +57,15 @@ pub struct Found {
     pub records: Vec<Record>,
     /// How many there are.
     pub count: i64,
+    /// The store's revision that this was read at.
+    pub as_of: i64,
 }
 
 /// What to write, and what must not have changed for that.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     guards: Vec<(String, i64)>,
+    guards_under: Vec<(String, i64)>,
     writes: Vec<(String, Option<Bytes>)>,
 }
 
@@ -99,6 +105,12 @@ impl Change {
         self.guards.push((key.into(), revision));
     }
 
+    /// Only if no record under a prefix was made or changed since that revision
+    /// of the store.
+    pub fn guard_under(&mut self, prefix: impl Into<String>, as_of: i64) {
+        self.guards_under.push((prefix.into(), as_of));
+    }
+
     /// Writes a record.
     pub fn put(&mut self, key: impl Into<String>, value: &impl Serialize) {
         let json = serde_json::to_vec(value).expect("our own types become JSON");
@@ -132,6 +144,7 @@ impl Store {
     pub async fn read(&self, places: &[Place]) -> Result<Vec<Found>, Error> {
         let success = places.iter().map(|place| self.lookup(place)).collect();
         let answer = self.client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
+        let as_of = answer.header.map_or(0, |header| header.revision);
         let found = answer.responses.into_iter().map(|response| match response.response {
             Some(response_op::Response::ResponseRange(range)) => {
                 let record = |kv: proa_etcd_api::mvccpb::KeyValue| Record {
@@ -139,7 +152,7 @@ impl Store {
                     value: kv.value,
                     revision: kv.mod_revision,
                 };
-                Found { count: range.count, records: range.kvs.into_iter().map(record).collect() }
+                Found { count: range.count, records: range.kvs.into_iter().map(record).collect(), as_of }
             }
             _ => Found::default(),
         });
@@ -185,8 +198,10 @@ impl Store {
     /// # Errors
     /// The store's. After [`Error::Unavailable`] it may have been made all the same.
     pub async fn commit(&self, change: Change) -> Result<bool, Error> {
+        let one = change.guards.iter().map(|(key, revision)| self.compare(key, *revision));
+        let under = change.guards_under.iter().map(|(prefix, as_of)| self.compare_under(prefix, *as_of));
         let request = TxnRequest {
-            compare: change.guards.iter().map(|(key, revision)| self.compare(key, *revision)).collect(),
+            compare: one.chain(under).collect(),
             success: change.writes.into_iter().map(|(key, value)| self.write(&key, value)).collect(),
             failure: Vec::new(),
         };
@@ -194,16 +209,27 @@ impl Store {
     }
 
     fn lookup(&self, place: &Place) -> RequestOp {
-        let (Place::Key(key) | Place::Under(key) | Place::KeysUnder(key) | Place::CountUnder(key)) = place;
+        let (Place::Key(key)
+        | Place::Under(key)
+        | Place::KeysUnder(key)
+        | Place::OldestUnder(key)
+        | Place::CountUnder(key)) = place;
         let key = self.outward(key);
         let (key, range_end) = match place {
             Place::Key(_) => (key, Bytes::new()),
-            Place::Under(_) | Place::KeysUnder(_) | Place::CountUnder(_) => prefix_range(&key),
+            Place::Under(_) | Place::KeysUnder(_) | Place::OldestUnder(_) | Place::CountUnder(_) => {
+                prefix_range(&key)
+            }
         };
+        let is_oldest = matches!(place, Place::OldestUnder(_));
+        let (sort_order, sort_target) =
+            if is_oldest { (SortOrder::Ascend, SortTarget::Mod) } else { Default::default() };
         let range = RangeRequest {
             key,
             range_end,
-            keys_only: matches!(place, Place::KeysUnder(_)),
+            sort_order: sort_order.into(),
+            sort_target: sort_target.into(),
+            keys_only: is_oldest || matches!(place, Place::KeysUnder(_)),
             count_only: matches!(place, Place::CountUnder(_)),
             ..RangeRequest::default()
         };
@@ -231,6 +257,16 @@ impl Store {
             key: self.outward(key),
             target_union: Some(compare::TargetUnion::ModRevision(revision)),
             ..Compare::default()
+        }
+    }
+
+    fn compare_under(&self, prefix: &str, as_of: i64) -> Compare {
+        let (key, range_end) = prefix_range(&self.outward(prefix));
+        Compare {
+            result: compare::CompareResult::Less.into(),
+            key,
+            range_end,
+            ..self.compare(prefix, as_of + 1)
         }
     }
 

@@ -1,6 +1,6 @@
 //! A group of machines and the policy by which it is updated.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use proa_base::duration;
 use serde::{Deserialize, Serialize};
@@ -32,9 +32,25 @@ const WELL_KNOWN: [(&str, &str); 6] = [
 ];
 
 /// The group that a client of old means by a number.
-pub fn well_known_group(track: &str) -> Option<&'static str> {
+fn well_known_group(track: &str) -> Option<&'static str> {
     let bare = crate::omaha::bare_id(track);
     WELL_KNOWN.iter().find(|(id, _)| *id == bare).map(|(_, name)| *name)
+}
+
+/// The group that a machine means: by a group's name, by another name of it,
+/// or by a number of old. What is written just so comes before what differs in case.
+pub fn find_group<'a>(groups: &'a BTreeMap<String, Group>, track: &str) -> Option<&'a str> {
+    let bare = track.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(track);
+    let called = |wanted: &str, is: fn(&str, &str) -> bool| {
+        let by_name = groups.iter().find(|(name, _)| is(name, wanted));
+        by_name
+            .or_else(|| groups.iter().find(|(_, group)| group.aliases.iter().any(|alias| is(alias, wanted))))
+    };
+    let find = |wanted: &str| {
+        let exact = called(wanted, |a, b| a == b);
+        exact.or_else(|| called(wanted, str::eq_ignore_ascii_case))
+    };
+    find(bare).or_else(|| well_known_group(track).and_then(find)).map(|(name, _)| name.as_str())
 }
 
 /// A group's policy.
@@ -111,6 +127,16 @@ pub enum BadPolicy {
 }
 
 impl Group {
+    /// A name of this group, `name` or an alias, that another one has already:
+    /// case does not count, so that a machine never means two groups by one name.
+    pub fn name_taken_by<'a>(&'a self, name: &'a str, other_name: &str, other: &Self) -> Option<&'a str> {
+        let is_taken = |own: &&str| {
+            let mut taken = std::iter::once(other_name).chain(other.aliases.iter().map(String::as_str));
+            taken.any(|known| known.eq_ignore_ascii_case(own))
+        };
+        std::iter::once(name).chain(self.aliases.iter().map(String::as_str)).find(is_taken)
+    }
+
     /// The settings, by name.
     pub const SETTINGS: [&str; 9] = [
         "channel",
@@ -289,6 +315,51 @@ mod tests {
         assert_eq!(serde_json::from_str::<Group>(&text).unwrap(), group);
         assert_eq!(serde_json::from_str::<Group>("{}").unwrap(), Group::default());
         assert!(serde_json::from_str::<Group>(r#"{"rate":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_machine_means_one_group_by_a_name() {
+        let mut groups = BTreeMap::new();
+        // Such as can be there from before names were compared without case.
+        for (name, aliases) in [("Stable", ""), ("beta", "old,Nightly"), ("nightly", ""), ("stable", "")] {
+            let mut group = Group::following("stable");
+            group.set("aliases", aliases).unwrap();
+            groups.insert(name.to_owned(), group);
+        }
+        #[rustfmt::skip]
+        let rows = [
+            ("stable",   Some("stable")),
+            ("Stable",   Some("Stable")),
+            ("STABLE",   Some("Stable")),
+            ("{OLD}",    Some("beta")),
+            ("nightly",  Some("nightly")),
+            ("Nightly",  Some("beta")),
+            ("NIGHTLY",  Some("nightly")),
+            ("{9A2DEB70-37be-4026-853f-bfdd6b347bbe}", Some("stable")),
+            ("none",     None),
+        ];
+        for (track, want) in rows {
+            assert_eq!(find_group(&groups, track), want, "{track}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_whatever_their_case() {
+        #[rustfmt::skip]
+        let rows = [
+            ("Stable", "",         Some("Stable")),
+            ("OLD",    "",         Some("OLD")),
+            ("new",    "STABLE",   Some("STABLE")),
+            ("new",    "x,oLd",    Some("oLd")),
+            ("new",    "x",        None),
+        ];
+        let mut other = Group::following("stable");
+        other.set("aliases", "old").unwrap();
+        for (name, aliases, want) in rows {
+            let mut group = Group::following("stable");
+            group.set("aliases", aliases).unwrap();
+            assert_eq!(group.name_taken_by(name, "stable", &other), want, "{name} {aliases}");
+        }
     }
 
     #[test]

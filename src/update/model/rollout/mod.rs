@@ -22,11 +22,14 @@ mod visit;
 #[cfg(test)]
 mod visit_test;
 
-pub use group::{BadPolicy, Group, Rate, well_known_group};
+pub use group::{BadPolicy, Group, Rate, find_group};
 pub use office_hours::{BadOfficeHours, OfficeHours};
-pub use record::{Failed, Grant, HISTORY_ENTRIES_MAX, Halt, Happening, Instance, Rollout, Status};
+pub use record::{
+    Failed, Grant, HISTORY_ENTRIES_MAX, Halt, Happening, Instance, Rollout, STRANGER_ENTRIES_MAX, Status,
+};
 pub use visit::{
-    IN_PROGRESS_MAX, Outcome, Records, Refusal, SETTLED_S, Target, Visit, machine_key, percentile, visit,
+    IN_PROGRESS_MAX, Outcome, Records, Refusal, SETTLED_S, Target, Visit, choose_forgotten, machine_key,
+    percentile, visit,
 };
 
 /// Seconds since 1970.

@@ -10,8 +10,12 @@ use crate::omaha::{Event, EventResult, EventType};
 /// Events that are remembered of a machine, the newest. An update makes four:
 /// that is the story of a dozen updates in at most 40 KB.
 pub const HISTORY_ENTRIES_MAX: usize = 50;
-/// Longest text of one field of a record.
-const FIELD_CHARACTERS_MAX: usize = 128;
+/// The same of a machine that was never offered anything: strangers make them up.
+pub const STRANGER_ENTRIES_MAX: usize = 2;
+/// Longest text of one field of a record, in bytes: a character may have four.
+const FIELD_BYTES_MAX: usize = 128;
+/// Longest text about an error: of its 512 characters the first say what it is.
+const DETAIL_BYTES_MAX: usize = 200;
 
 /// How the version of a group is spreading. It changes only by compare and
 /// swap: here is what several servers must agree on.
@@ -159,7 +163,8 @@ pub struct Instance {
     pub first_seen_unix_s: UnixSeconds,
     /// When it was last seen.
     pub last_seen_unix_s: UnixSeconds,
-    /// What happened, the oldest first, at most [`HISTORY_ENTRIES_MAX`].
+    /// What happened, the oldest first, at most [`HISTORY_ENTRIES_MAX`], and
+    /// [`STRANGER_ENTRIES_MAX`] before it was offered anything.
     pub history: Vec<Happening>,
 }
 
@@ -181,12 +186,24 @@ impl Instance {
     /// Remembers what happened, and forgets the oldest.
     pub fn remember(&mut self, happening: Happening) {
         self.history.push(happening);
-        let surplus = self.history.len().saturating_sub(HISTORY_ENTRIES_MAX);
+        let most = if self.offered.is_empty() { STRANGER_ENTRIES_MAX } else { HISTORY_ENTRIES_MAX };
+        let surplus = self.history.len().saturating_sub(most);
         self.history.drain(..surplus);
     }
 }
 
 /// A client's text, cut to what a record holds.
 pub(super) fn field(text: &str) -> String {
-    text.chars().take(FIELD_CHARACTERS_MAX).collect()
+    cut(text, FIELD_BYTES_MAX)
+}
+
+/// A text about an error, cut to what a record holds.
+pub(super) fn detail(text: &str) -> String {
+    cut(text, DETAIL_BYTES_MAX)
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    let ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
+    let end = ends.take_while(|end| *end <= bytes_max).last().unwrap_or(0);
+    text[..end].to_owned()
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     UnixSeconds,
     group::{self, Group},
-    record::{Failed, Grant, Halt, Happening, Instance, Rollout, Status, field},
+    record::{Failed, Grant, Halt, Happening, Instance, Rollout, Status, detail, field},
 };
 use crate::{
     error_code::ErrorCode,
     omaha::{AppRequest, Event},
-    version::Version,
+    version::{Version, is_same},
 };
 
 /// Most machines of one group that update at one time, whatever its policy:
@@ -32,6 +32,8 @@ pub struct Records {
     pub group: Group,
     /// Its rollout.
     pub rollout: Rollout,
+    /// The rollout of the group that the machine was in before, if that is another.
+    pub left: Option<Rollout>,
     /// The machine, if it was here before.
     pub instance: Option<Instance>,
     /// What the group's channel names, when there is such a release.
@@ -69,6 +71,8 @@ pub struct Visit<'a> {
 pub struct Outcome {
     /// The rollout.
     pub rollout: Rollout,
+    /// That of the group that the machine has left, without it.
+    pub left: Option<Rollout>,
     /// The machine.
     pub instance: Instance,
     /// Versions that have failed just now.
@@ -147,6 +151,14 @@ pub fn percentile(machine: &str, version: &str) -> u32 {
     (u64::from_be_bytes(first) % 10_000) as u32
 }
 
+/// Whose record makes room for a new machine's: the first of `longest_unseen`
+/// that is not updating in any of the rollouts.
+pub fn choose_forgotten<'a>(longest_unseen: &[&'a str], rollouts: &[Rollout]) -> Option<&'a str> {
+    let is_updating =
+        |machine: &str| rollouts.iter().any(|rollout| rollout.in_progress.contains_key(machine));
+    longest_unseen.iter().copied().find(|machine| !is_updating(machine))
+}
+
 /// Decides on one machine's request.
 ///
 /// Total and deterministic. First what the machine tells is taken in, so that
@@ -174,7 +186,12 @@ pub fn visit(records: &Records, visit: &Visit<'_>, machine: &str) -> Outcome {
         turn.settle(&app.version);
         turn.answer(&app.version, &check.target_version_prefix)
     });
-    Outcome { rollout: turn.rollout, instance: turn.instance, failed: turn.failed, offer }
+    // Nobody else would end its grant there, and others would wait for ever.
+    let left = records.left.clone().map(|mut left| {
+        left.in_progress.remove(machine);
+        left
+    });
+    Outcome { rollout: turn.rollout, left, instance: turn.instance, failed: turn.failed, offer }
 }
 
 /// The records while one request changes them.
@@ -194,12 +211,13 @@ impl Turn<'_> {
             Some(status) => status.to_string(),
             None => format!("event {}/{}", event.kind.0, event.result.0),
         };
-        let detail = match (event.error(), event.reason.is_empty()) {
+        let about_error = match (event.error(), event.reason.is_empty()) {
             (Some(error), true) => format!("{} ({error})", error.number()),
             (Some(error), false) => format!("{} ({error}): {}", error.number(), event.reason),
             (None, _) => event.reason.clone(),
         };
         let unix_s = self.now;
+        let detail = detail(&about_error);
         self.instance.remember(Happening { unix_s, what, version: field(&about), detail });
         match status {
             // The first boot of a machine that was installed with its version.
@@ -256,7 +274,9 @@ impl Turn<'_> {
         // one that it gets today.
         let is_ours = is_same(&self.rollout.version, about)
             || granted.is_some_and(|grant| is_same(&grant.version, about));
-        let release = self.records.releases.iter().find(|release| is_same(release, about));
+        let releases = &self.records.releases;
+        let equal = || releases.iter().find(|release| is_same(release, about));
+        let release = releases.get(about).or_else(equal);
         if !blames_release(error) || !is_ours && release.is_none() {
             return;
         }
@@ -288,7 +308,8 @@ impl Turn<'_> {
             grant.running_since_unix_s = None;
             return;
         }
-        let since = *grant.running_since_unix_s.get_or_insert(self.now);
+        let since = self.now.min(grant.running_since_unix_s.unwrap_or(self.now));
+        grant.running_since_unix_s = Some(since);
         if self.now.saturating_sub(since) >= SETTLED_S {
             self.complete(running);
             self.instance.status = Status::Complete;
@@ -310,7 +331,7 @@ impl Turn<'_> {
                 }
             }
             Err(refusal) => {
-                self.instance.refusal = refusal.to_string();
+                self.instance.refusal = detail(&refusal.to_string());
                 if *refusal == Refusal::UpToDate && self.instance.status == Status::Unknown {
                     self.instance.status = Status::Idle;
                 }
@@ -369,8 +390,10 @@ impl Turn<'_> {
     }
 
     fn check_health(&self, target: &Target) -> Result<(), Refusal> {
-        let just_now = self.failed.iter().find(|failed| failed.version == target.version);
-        if let Some(failed) = self.records.failed.get(&target.version).or(just_now) {
+        // By its order, not its text: machines need not tell equal versions
+        // apart, so the failure may be recorded under another one's name.
+        let mut all = self.records.failed.values().chain(&self.failed);
+        if let Some(failed) = all.find(|failed| is_same(&failed.version, &target.version)) {
             return Err(Refusal::Failed {
                 version: failed.version.clone(),
                 machine: failed.machine.clone(),
@@ -407,6 +430,9 @@ impl Turn<'_> {
         }
         if let Some(rate) = group.rate {
             let begin = self.now.saturating_sub(rate.period_s);
+            // What a clock that was ahead has written counts as of now: it goes
+            // with its period, and nobody gets more than the rate.
+            self.rollout.began_unix_s.iter_mut().for_each(|at| *at = self.now.min(*at));
             self.rollout.began_unix_s.retain(|at| *at > begin);
             if self.rollout.began_unix_s.len() >= rate.updates as usize {
                 return Err(Refusal::Rate(rate.to_string()));
@@ -415,14 +441,6 @@ impl Turn<'_> {
             self.rollout.began_unix_s.clear();
         }
         Ok(())
-    }
-}
-
-/// Whether two texts are one version, `1.0` and `1.0.0` alike.
-fn is_same(a: &str, b: &str) -> bool {
-    match (a.parse::<Version>(), b.parse::<Version>()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => !a.is_empty() && a == b,
     }
 }
 

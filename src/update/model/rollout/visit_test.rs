@@ -149,6 +149,33 @@ fn a_failure_halts_the_group_and_bars_the_version() {
 }
 
 #[test]
+fn a_failure_bars_all_that_equals_the_version() {
+    let releases = ["1.0", "2.0+a", "2.0+b"];
+    #[rustfmt::skip]
+    let rows = [
+        // channel  told     recorded
+        ("2.0+b",  "2.0+b",  "2.0+b"),
+        ("2.0+b",  "2.0",    "2.0+a"),
+        ("2.0+b",  "2.0.0",  "2.0+a"),
+        ("2.0+a",  "2.0+b",  "2.0+b"),
+    ];
+    for (channel, told, recorded) in rows {
+        let mut world = records("safe-mode=false");
+        world.releases = releases.map(str::to_owned).into();
+        world.target = Some(Target { version: channel.into(), ..Target::default() });
+        assert_eq!(ask(&mut world, "m1"), "offered");
+        go(&mut world, "m1", &telling("1.0", &format!("3/0 44 {told}")), NOON);
+        assert_eq!(world.failed.keys().collect::<Vec<_>>(), [recorded], "{channel} {told}");
+        world.rollout = Rollout::default();
+        let answer = ask(&mut world, "m2");
+        assert!(
+            answer.starts_with(&format!("version {recorded} failed on m1: ")),
+            "{channel} {told}: {answer}"
+        );
+    }
+}
+
+#[test]
 fn a_failure_counts_for_what_the_same_request_asks() {
     let mut world = records("");
     assert_eq!(ask(&mut world, "m1"), "offered");
@@ -207,6 +234,20 @@ fn a_rate_is_kept_in_every_window() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_holds_nothing_up_for_longer_than_a_period() {
+    const YEAR_S: u64 = 365 * 86_400;
+    let mut world = records("safe-mode=false;rate=1/1h");
+    assert_eq!(go(&mut world, "m1", &asking("1.0"), NOON + YEAR_S).offer, Some(Ok(())));
+    go(&mut world, "m1", &asking("2.0"), NOON + YEAR_S);
+    assert_eq!(ask(&mut world, "m2"), "1/1h updates have begun");
+    assert_eq!(go(&mut world, "m2", &asking("1.0"), NOON + 3600).offer, Some(Ok(())));
+    // Nor does a lost word.
+    go(&mut world, "m1", &asking("2.0"), NOON);
+    go(&mut world, "m1", &asking("2.0"), NOON + SETTLED_S);
+    assert!(!world.rollout.in_progress.contains_key("m1"));
+}
+
+#[test]
 fn the_share_only_grows_with_the_percentage() {
     let machines: Vec<String> = (0..200).map(|number| format!("{number:032x}")).collect();
     let share = |percentage: u32| -> BTreeSet<&String> {
@@ -242,6 +283,21 @@ fn a_lost_word_does_not_stop_a_rollout() {
 }
 
 #[test]
+fn a_machine_that_changes_its_group_leaves_no_grant_behind() {
+    let mut old = records("");
+    let granted = go(&mut old, "m1", &asking("1.0"), NOON);
+    assert_eq!(ask(&mut old, "m2"), "m1 goes first");
+    let mut new = records("");
+    new.group_name = "other".into();
+    new.instance = Some(granted.instance);
+    new.left = Some(old.rollout.clone());
+    let outcome = go(&mut new, "m1", &asking("1.0"), NOON);
+    assert_eq!((outcome.offer, outcome.instance.group.as_str()), (Some(Ok(())), "other"));
+    old.rollout = outcome.left.unwrap();
+    assert_eq!(ask(&mut old, "m2"), "offered");
+}
+
+#[test]
 fn a_first_boot_proves_nothing() {
     let mut world = records("");
     assert_eq!(ask(&mut world, "m1"), "offered");
@@ -255,18 +311,49 @@ fn a_first_boot_proves_nothing() {
 
 #[test]
 fn history_is_the_newest_events() {
-    let mut world = records("");
-    let mut kept = None;
-    for number in 0..200_u64 {
-        world.instance = kept.take();
-        let app = telling("1.0", "13/1");
-        let outcome = visit(&world, &Visit { app: &app, address: "", now_unix_s: number }, "m1");
-        kept = Some(outcome.instance);
+    for (offered, most) in [("2.0", HISTORY_ENTRIES_MAX), ("", STRANGER_ENTRIES_MAX)] {
+        let mut world = records("");
+        let mut kept = Instance { offered: offered.into(), ..Instance::default() };
+        for number in 0..200_u64 {
+            world.instance = Some(kept);
+            let app = telling("1.0", "13/1");
+            kept = visit(&world, &Visit { app: &app, address: "", now_unix_s: number }, "m1").instance;
+        }
+        assert_eq!(kept.history.len(), most);
+        assert_eq!(kept.history.last().unwrap().unix_s, 199);
+        assert_eq!((kept.first_seen_unix_s, kept.last_seen_unix_s), (0, 199));
     }
-    let instance = kept.unwrap();
-    assert_eq!(instance.history.len(), HISTORY_ENTRIES_MAX);
-    assert_eq!(instance.history.last().unwrap().unix_s, 199);
-    assert_eq!((instance.first_seen_unix_s, instance.last_seen_unix_s), (0, 199));
+}
+
+#[test]
+fn a_machine_that_was_made_up_costs_little() {
+    let mut world = records("paused=true");
+    let long = "\u{1F600}".repeat(512);
+    let mut app = telling(&long, "3/0 44");
+    app.machine_alias = long.clone();
+    app.board = long.clone();
+    app.oem = long.clone();
+    app.events[0].reason = long.clone();
+    app.events[0].failed_version = long;
+    app.events = vec![app.events[0].clone(); 10];
+    app.update_check = Some(UpdateCheck::default());
+    for number in 0..20 {
+        let seen = Visit { app: &app, address: "2001:db8::1", now_unix_s: NOON + number };
+        world.instance = Some(visit(&world, &seen, &"x".repeat(64)).instance);
+    }
+    let bytes = serde_json::to_vec(&world.instance).unwrap().len();
+    assert!(bytes < 2048, "{bytes}");
+}
+
+#[test]
+fn who_is_updating_is_not_forgotten() {
+    let mut world = records("safe-mode=false");
+    for machine in ["m1", "m3"] {
+        assert_eq!(ask(&mut world, machine), "offered");
+    }
+    let rollouts = [Rollout::default(), world.rollout];
+    assert_eq!(choose_forgotten(&["m1", "m2", "m3"], &rollouts), Some("m2"));
+    assert_eq!(choose_forgotten(&["m1", "m3"], &rollouts), None);
 }
 
 #[test]
