@@ -5,11 +5,14 @@
 mod etcd;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use etcd::{Cluster, free_url, proa, wait_for};
 use proa_etcd_client::Client;
@@ -136,12 +139,48 @@ impl Drop for Running {
     }
 }
 
-/// A machine of the cluster, as far as locksmith sees one: an id, and a `systemctl` that only
-/// notes that it was called.
+/// A cluster init without units: its cordon is whatever was put last. While it is `broken`, it
+/// answers nothing but errors.
+fn serve_cordon(socket: &Path, broken: Arc<AtomicBool>) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let mut cordon: Option<String> = None;
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
+            let head = head.to_lowercase();
+            let length = head.split_once("content-length: ").map(|(_, rest)| rest.lines().next().unwrap());
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            stream.read_exact(&mut body).unwrap();
+            match head.split(' ').next().unwrap() {
+                _ if broken.load(Ordering::Relaxed) => {}
+                "put" => cordon = Some(String::from_utf8(body).unwrap()),
+                "delete" => cordon = None,
+                _ => {}
+            }
+            let (status, text) = match &cordon {
+                _ if broken.load(Ordering::Relaxed) => (500, ""),
+                Some(text) => (200, text.as_str()),
+                None if head.starts_with("delete") => (200, "{}"),
+                None => (404, ""),
+            };
+            let length = text.len();
+            let answer =
+                format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{text}");
+            // Who asked may be gone.
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+}
+
+/// A machine of the cluster, as far as locksmith sees one: an id, a cluster init, and a
+/// `systemctl` that only notes that it was called.
 struct Machine {
     folder: PathBuf,
     id: String,
     endpoint: String,
+    is_fleet_broken: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -151,7 +190,9 @@ impl Machine {
         let systemctl = folder.join("systemctl");
         fs::write(&systemctl, "#!/bin/sh\necho \"$@\" > \"${0%/*}/went-down\"\n").unwrap();
         fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, id: id.to_owned(), endpoint: endpoint.to_owned() }
+        let is_fleet_broken = Arc::default();
+        serve_cordon(&folder.join("fleet.sock"), Arc::clone(&is_fleet_broken));
+        Self { folder, id: id.to_owned(), endpoint: endpoint.to_owned(), is_fleet_broken }
     }
 
     fn spawn(&self, words: &[&str]) -> Running {
@@ -163,7 +204,7 @@ impl Machine {
             .env("UPDATE_ENGINE_MACHINE_ID", &self.id)
             .env("UPDATE_ENGINE_ENDPOINTS", &self.endpoint)
             .env("LOCKSMITHCTL_ENDPOINT", &self.endpoint)
-            .env("UPDATE_ENGINE_FLEET", self.folder.join("no-fleet.sock"))
+            .env("UPDATE_ENGINE_FLEET", self.folder.join("fleet.sock"))
             .env("UPDATE_ENGINE_BUS", self.folder.join("no-bus.sock"))
             .env("UPDATE_ENGINE_BOOT_RECORD", self.folder.join("no-boot.json"))
             .env("UPDATE_ENGINE_LOCK_INTERVAL", "200ms")
@@ -285,6 +326,15 @@ fn a_reboot_goes_through_the_gate_and_the_lock_comes_back_after_it() {
         machine.log("locksmithctl").contains("the store would have 1 of 3 members, and needs 2").then_some(())
     });
     assert_eq!(machine.went_down(), None);
+    // Nor does a machine that cannot tell which member is its own take that for none.
+    let lost = Machine::new(folder.path(), "m0", &format!("http://127.0.0.1:9,{}", at[first]));
+    let unsure = lost.spawn(&["locksmithctl", "reboot"]);
+    wait_for("the own member to be missed", || {
+        let line = "cannot tell which member is this machine's: the first endpoint does not answer";
+        lost.log("locksmithctl").contains(line).then_some(())
+    });
+    drop(unsure);
+    assert_eq!(lost.went_down(), None);
     cluster.members[*third].start();
     cluster.wait_ready();
     wait_for("the machine to go down", || machine.went_down());
@@ -314,4 +364,41 @@ fn a_reboot_goes_through_the_gate_and_the_lock_comes_back_after_it() {
     assert_eq!(value(&at[first], KEY), r#"{"semaphore":0,"max":1,"holders":["m2"]}"#);
     assert_eq!(runtime.block_on(get(&client, "/proa/reboot/intents/m1")), None);
     drop(waiting);
+}
+
+#[test]
+fn without_a_word_from_the_cluster_init_nobody_reboots() {
+    let cluster = Cluster::start(1, &[]);
+    let at = cluster.endpoints();
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(folder.path(), "m1", &at[0]);
+    let socket = machine.folder.join("fleet.sock");
+    fs::rename(&socket, machine.folder.join("away.sock")).unwrap();
+    let _reboot = machine.spawn(&["locksmithctl", "reboot"]);
+    wait_for("the socket to be missed", || {
+        machine.log("locksmithctl").contains("fleet.sock does not exist").then_some(())
+    });
+    assert_eq!(machine.went_down(), None);
+    fs::rename(machine.folder.join("away.sock"), &socket).unwrap();
+    wait_for("the machine to go down", || machine.went_down());
+}
+
+#[test]
+fn the_lock_comes_back_after_a_boot_whatever_strategy_and_cluster_init_do() {
+    let cluster = Cluster::start(1, &[]);
+    let at = cluster.endpoints();
+    let client = cluster.client();
+    let runtime = etcd::runtime();
+    let folder = tempfile::tempdir().unwrap();
+    for (id, strategy, is_broken) in [("m1", "reboot", false), ("m2", "off", true)] {
+        prints(&at, &["lock", id]);
+        let key = format!("/proa/reboot/intents/{id}");
+        runtime.block_on(put(&client, &key, r#"{"phase":"rebooting","boot":"x","by":"locksmithctl"}"#));
+        let machine = Machine::new(folder.path(), id, &at[0]);
+        machine.is_fleet_broken.store(is_broken, Ordering::Relaxed);
+        let _daemon = machine.locksmithd(&[&format!("--reboot-strategy={strategy}")]);
+        let free = r#"{"semaphore":1,"max":1,"holders":[]}"#;
+        wait_for("the lock to come back", || (value(&at[0], KEY) == free).then_some(()));
+        wait_for("the intent to go", || runtime.block_on(get(&client, &key)).is_none().then_some(()));
+    }
 }

@@ -65,7 +65,7 @@ pub const PROGRAM: Program = Program {
             checks::duration,
         ),
         setting("drain-timeout", "10m", "how long units may take to leave; 0: no limit", checks::duration),
-        setting("fleet", "/run/fleet.sock", "socket of the cluster init on this machine", checks::absolute),
+        setting("fleet", "/run/fleet.sock", "socket of fleetd on this machine; empty: it has none", socket),
         setting("fleetlock-listen", "", "HOST:PORT where FleetLock is served; empty: nowhere", checks::any),
         setting("health-units", "etcd.service,fleetd.service", "units a good boot has active", checks::any),
         setting("health-target", "multi-user.target", "target a good boot reaches", checks::any),

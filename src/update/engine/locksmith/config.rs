@@ -57,8 +57,8 @@ pub struct Config {
     pub bus: Option<PathBuf>,
     /// What this boot started from.
     pub boot_record: PathBuf,
-    /// The API of the cluster init.
-    pub fleet: PathBuf,
+    /// The API of the cluster init, if there is to be one.
+    pub fleet: Option<PathBuf>,
     /// How long the lock of a machine that is not heard is respected.
     pub lease: Duration,
     /// How long things may take.
@@ -137,7 +137,7 @@ impl Config {
             machine,
             bus: path("bus"),
             boot_record: path("boot-record").unwrap_or_default(),
-            fleet: path("fleet").unwrap_or_default(),
+            fleet: path("fleet"),
             lease: settings.duration("lock-lease"),
             limits: Limits {
                 drain_s: settings.duration("drain-timeout").as_secs(),

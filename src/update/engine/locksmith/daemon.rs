@@ -66,7 +66,15 @@ async fn watch(config: &Config) -> Result<(), Error> {
     let mut told = String::new();
     loop {
         let done = match config.strategy {
-            Strategy::Reboot => rounds.without_lock().await,
+            Strategy::Reboot => {
+                // What a reboot by hand has left is given back, where there is a store for it.
+                if !config.endpoints.is_empty()
+                    && let Err(error) = rounds.once().await
+                {
+                    tracing::debug!("cannot look at the reboot lock: {}", proa_base::cli::chain(&error));
+                }
+                rounds.without_lock().await
+            }
             Strategy::EtcdLock | Strategy::Off => rounds.once().await,
         };
         let (pause, line) = match &done {

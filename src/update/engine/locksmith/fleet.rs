@@ -40,10 +40,15 @@ struct Remaining {
     reason: String,
 }
 
-/// How far this machine's units are, and whether its cordon is ours.
-pub async fn look(socket: &Path) -> (Drain, bool) {
+/// How far this machine's units are, and whether its cordon is ours. Only who says
+/// that there is no cluster init has none: one that restarts has no socket either,
+/// and its units run on.
+pub async fn look(socket: Option<&Path>) -> (Drain, bool) {
+    let Some(socket) = socket else { return (Drain::Absent, false) };
     if !socket.exists() {
-        return (Drain::Absent, false);
+        let shown = socket.display();
+        let text = format!("{shown} does not exist (a machine without fleetd has an empty update.fleet=)");
+        return (Drain::Unknown(text), false);
     }
     match get(socket).await {
         Err(error) => (Drain::Unknown(error.to_string()), false),

@@ -7,7 +7,7 @@ use std::{
 
 use proa_etcd_client::KeepAlive;
 use proa_update_model::reboot::{
-    gate::{Sight, Step, Why, next},
+    gate::{Drain, Sight, Step, Why, next},
     lease::{self, Intent, Phase, Reap, Standing, holder_key, intent_key, turn_key},
     window,
 };
@@ -55,6 +55,8 @@ pub struct Rounds {
     lease: Option<(i64, KeepAlive)>,
     /// Since when holders without records are seen.
     foreign: BTreeMap<String, Instant>,
+    /// Since when units are seen on their way, round after round, with the lock held.
+    draining: Option<Instant>,
 }
 
 impl Rounds {
@@ -68,6 +70,7 @@ impl Rounds {
             running: machine::running_version(),
             lease: None,
             foreign: BTreeMap::new(),
+            draining: None,
             config,
         }
     }
@@ -83,6 +86,8 @@ impl Rounds {
     /// When something could not be looked at or done; nothing is left half done
     /// that the next round does not finish.
     pub async fn once(&mut self) -> Result<Outcome, Error> {
+        // Put back below: while a round fails, nobody may be there to take units.
+        let draining = self.draining.take();
         // In this order: the gate's guards are as old as what they guard.
         let lock = self.store.lock(&self.config.group).await?;
         let mut records = self.store.records().await?;
@@ -90,9 +95,12 @@ impl Rounds {
         let pending = self.pending(mine.as_ref()).await?;
         let members = match pending.is_some() || mine.is_some() {
             true => self.members(&records).await?,
-            false => Members::default(),
+            false => Members::none(),
         };
-        let (drain, is_cordoned_by_us) = fleet::look(&self.config.fleet).await;
+        let (drain, is_cordoned_by_us) = fleet::look(self.config.fleet.as_deref()).await;
+        if lock.semaphore.is_held_by(&self.config.machine) && matches!(drain, Drain::Remaining(_)) {
+            self.draining = draining.or_else(|| Some(Instant::now()));
+        }
         self.adopt(&records);
         let foreign_s = self.foreign(&lock, &records);
         let verdicts = std::mem::take(&mut records.verdicts);
@@ -111,13 +119,14 @@ impl Rounds {
             foreign_s: &foreign_s,
             is_cordoned_by_us,
             drain,
+            draining_s: self.draining.map_or(0, |since| since.elapsed().as_secs()),
             voters: &members.voters,
-            member: members.own,
+            member: members.own.clone(),
             leader: members.leader,
             now_unix_s: now_unix_s(),
             limits: self.config.limits,
         });
-        self.perform(step, &lock, &records).await
+        self.perform(step, &lock, &records, &members).await
     }
 
     fn by(&self) -> &'static str {
@@ -159,7 +168,7 @@ impl Rounds {
         machine::is_good(&self.config.boot_record)?;
         let member = mine.map_or(0, |mine| mine.member);
         let is_back = |member| {
-            members.own == Some(member)
+            members.own == Ok(Some(member))
                 && members.voters.iter().any(|voter| voter.id == member && voter.is_healthy)
         };
         match member {
@@ -203,7 +212,13 @@ impl Rounds {
         self.foreign.iter().map(|(holder, since)| (holder.clone(), since.elapsed().as_secs())).collect()
     }
 
-    async fn perform(&mut self, step: Step, lock: &Lock, records: &Records) -> Result<Outcome, Error> {
+    async fn perform(
+        &mut self,
+        step: Step,
+        lock: &Lock,
+        records: &Records,
+        members: &Members,
+    ) -> Result<Outcome, Error> {
         let me = self.config.machine.clone();
         match step {
             Step::Rest(why) => return Ok(Outcome::Rested(why)),
@@ -217,11 +232,13 @@ impl Rounds {
             }
             Step::Drain => {
                 tracing::info!("asks the units of this machine to leave");
-                fleet::drain(&self.config.fleet, "it is about to reboot").await?;
+                if let Some(socket) = &self.config.fleet {
+                    fleet::drain(socket, "it is about to reboot").await?;
+                }
             }
             Step::HandOver(to) => {
                 tracing::info!("makes member {to:x} the leader of the store");
-                members::hand_over(&self.store, to).await?;
+                members::hand_over(&self.store, members, to).await?;
             }
             Step::Commit(intent) => self.decide(&intent, records).await?,
             Step::Reboot => {
@@ -304,7 +321,6 @@ impl Rounds {
 
     async fn let_go(&mut self, why: Why, lock: &Lock, records: &Records) -> Result<Outcome, Error> {
         let me = self.config.machine.clone();
-        fleet::lift(&self.config.fleet).await?;
         let intent = records.machines.get(&me).and_then(|record| record.intent.as_ref());
         // The intent may be about the lock of another group, from before a change of settings.
         let group = intent.map_or(self.config.group.clone(), |intent| intent.group.clone());
@@ -319,6 +335,10 @@ impl Rounds {
         self.store.commit(vec![records.unchanged(&intent_key(&me))], forget(&me)).await?;
         if let Some((lease, _)) = self.lease.take() {
             self.store.revoke(lease).await;
+        }
+        // Last: others wait for the lock, and a cordon that stays is seen in the next round.
+        if let Some(socket) = &self.config.fleet {
+            fleet::lift(socket).await?;
         }
         Ok(Outcome::LetGo(why))
     }

@@ -136,9 +136,9 @@ impl Store {
         Ok(Self { places, client, own, tls: tls.clone() })
     }
 
-    /// A client of one member.
-    pub fn member(&self, url: &str, timeouts: proa_etcd_client::Timeouts) -> Result<Client, Error> {
-        connect(&[url.to_owned()], timeouts, &self.tls)
+    /// A client of one member, at any of its URLs.
+    pub fn member(&self, urls: &[String], timeouts: proa_etcd_client::Timeouts) -> Result<Client, Error> {
+        connect(urls, timeouts, &self.tls)
     }
 
     /// Reads a lock, by quorum.

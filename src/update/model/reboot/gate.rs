@@ -19,7 +19,7 @@ use super::window;
 /// How far this machine's units have left it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Drain {
-    /// There is no cluster init on this machine.
+    /// This machine is set up without a cluster init.
     Absent,
     /// Nobody asked them to leave.
     NotAsked,
@@ -34,7 +34,8 @@ pub enum Drain {
 /// How long things may take, in seconds; 0 means for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For units to leave. After it the machine reboots with what nobody takes.
+    /// For units to leave, from when they were asked to. After it the machine
+    /// reboots with what nobody takes.
     pub drain_s: u64,
     /// For holding the lock without coming to the reboot. After it others have a turn.
     pub held_s: u64,
@@ -73,10 +74,12 @@ pub struct Sight<'a> {
     pub is_cordoned_by_us: bool,
     /// This machine's units.
     pub drain: Drain,
+    /// For how long they have been watched on their way without a break, in seconds.
+    pub draining_s: u64,
     /// The members of the store.
     pub voters: &'a [Voter],
-    /// This machine's member.
-    pub member: Option<u64>,
+    /// This machine's member, `None` when it has none; or why that is not known.
+    pub member: Result<Option<u64>, String>,
     /// The member that leads.
     pub leader: Option<u64>,
     /// Seconds since 1970.
@@ -107,7 +110,8 @@ pub enum Step {
     Reboot,
     /// Write down what is held against a release, before the lock is given back.
     Accuse(Suspect),
-    /// Take units again, give the lock back, and remove key and intent, in this order.
+    /// Give the lock back, remove key and intent, and take units again, in this order:
+    /// others wait for the lock, and a cordon of ours is found again.
     LetGo(Why),
 }
 
@@ -133,6 +137,8 @@ pub enum Why {
     OtherProgram,
     #[error("units are leaving: {0}")]
     Draining(String),
+    #[error("cannot tell whether units have left: {0}")]
+    NoFleet(String),
     #[error("no healthy member can lead the store in place of this one")]
     NoSuccessor,
     #[error("this boot is not found good yet: {0}")]
@@ -213,24 +219,32 @@ fn before_reboot(sight: &Sight, mine: Option<&Intent>) -> Step {
     }
     let held_s = mine.map_or(0, |mine| sight.now_unix_s.saturating_sub(mine.since_unix_s));
     let is_too_long = sight.limits.held_s > 0 && held_s >= sight.limits.held_s;
-    let wait = |why: Why| match has_something && is_too_long {
-        true => Step::LetGo(Why::TooLong(why.to_string())),
-        false => Step::Rest(why),
+    let wait = |why: Why| match mine {
+        Some(_) if is_too_long => Step::LetGo(Why::TooLong(why.to_string())),
+        Some(_) => Step::Rest(why),
+        // A cordon that could not be lifted with the lock.
+        None => give_up(why),
     };
-    if let Err(short) = quorum::without(sight.voters, sight.member) {
+    let member = match (&sight.member, mine.map_or(0, |mine| mine.member)) {
+        (Ok(member), _) => *member,
+        (Err(unknown), 0) => return wait(Why::Quorum(unknown.clone())),
+        // It was known in this boot, when the lock was claimed.
+        (Err(_), known) => Some(known),
+    };
+    if let Err(short) = quorum::without(sight.voters, member) {
         return wait(quorum_text(&short));
     }
     let holds = sight.semaphore.is_held_by(sight.me);
     let claimed = mine.filter(|mine| is_alive(sight) && mine.version == version && mine.group == sight.group);
     match (claimed, holds) {
         // An intent with another target, or whose lease ended, is written anew.
-        (None, _) if mine.is_none() && holds => Step::Rest(Why::ByHand),
-        (None, true) => Step::Claim(intent(sight, version, held_s)),
+        (None, _) if mine.is_none() && holds => give_up(Why::ByHand),
+        (None, true) => Step::Claim(intent(sight, member, version, held_s)),
         // Another was faster. The claim goes, so that its time is that of the lock.
         (_, false) if sight.semaphore.semaphore <= 0 => give_up(locked(sight)),
-        (None, false) => Step::Claim(intent(sight, version, 0)),
+        (None, false) => Step::Claim(intent(sight, member, version, 0)),
         (Some(_), false) => Step::TakeLock,
-        (Some(mine), true) => with_lock(sight, mine, held_s, wait),
+        (Some(mine), true) => with_lock(sight, mine, member, wait),
     }
 }
 
@@ -245,29 +259,31 @@ fn locked(sight: &Sight) -> Why {
     }
 }
 
-fn intent(sight: &Sight, version: &str, held_s: u64) -> Intent {
+fn intent(sight: &Sight, member: Option<u64>, version: &str, held_s: u64) -> Intent {
     Intent {
         phase: Phase::Held,
         version: version.to_owned(),
         group: sight.group.to_owned(),
-        member: sight.member.unwrap_or(0),
+        member: member.unwrap_or(0),
         boot: sight.boot.to_owned(),
         by: sight.by.to_owned(),
         since_unix_s: sight.now_unix_s - held_s.min(sight.now_unix_s),
     }
 }
 
-fn with_lock(sight: &Sight, mine: &Intent, held_s: u64, wait: impl Fn(Why) -> Step) -> Step {
-    let may_stay = sight.limits.drain_s > 0 && held_s >= sight.limits.drain_s;
+fn with_lock(sight: &Sight, mine: &Intent, member: Option<u64>, wait: impl Fn(Why) -> Step) -> Step {
+    let may_stay = sight.limits.drain_s > 0 && sight.draining_s >= sight.limits.drain_s;
     match &sight.drain {
         Drain::Absent | Drain::Done => {}
         Drain::NotAsked => return Step::Drain,
         // What no other machine takes cannot be moved: then it is as down as
         // after any reboot.
-        Drain::Remaining(_) | Drain::Unknown(_) if may_stay => {}
-        Drain::Remaining(text) | Drain::Unknown(text) => return wait(Why::Draining(text.clone())),
+        Drain::Remaining(_) if may_stay => {}
+        Drain::Remaining(text) => return wait(Why::Draining(text.clone())),
+        // No time makes this known.
+        Drain::Unknown(text) => return wait(Why::NoFleet(text.clone())),
     }
-    if let Some(me) = sight.member
+    if let Some(me) = member
         && sight.leader == Some(me)
         && sight.voters.len() > 1
     {

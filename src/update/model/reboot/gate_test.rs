@@ -22,6 +22,8 @@ struct World {
     foreign_s: BTreeMap<String, u64>,
     is_cordoned_by_us: bool,
     drain: Drain,
+    draining_s: u64,
+    member: Result<Option<u64>, String>,
     voters: Vec<Voter>,
     leader: Option<u64>,
     running: &'static str,
@@ -61,6 +63,8 @@ fn ready() -> World {
         foreign_s: BTreeMap::new(),
         is_cordoned_by_us: true,
         drain: Drain::Done,
+        draining_s: 0,
+        member: Ok(Some(1)),
         voters: vec![voter(1), voter(2), voter(3)],
         leader: Some(2),
         running: "1",
@@ -96,8 +100,9 @@ fn step(world: &World) -> Step {
         foreign_s: &world.foreign_s,
         is_cordoned_by_us: world.is_cordoned_by_us,
         drain: world.drain.clone(),
+        draining_s: world.draining_s,
         voters: &world.voters,
-        member: Some(1),
+        member: world.member.clone(),
         leader: world.leader,
         now_unix_s: world.now,
         limits: world.limits,
@@ -150,12 +155,53 @@ fn all_conditions_lead_to_the_reboot_and_each_missing_one_away_from_it() {
 #[test]
 fn waiting_ends() {
     let moving = |w: &mut World| w.drain = Drain::Remaining("pinned.service".to_owned());
-    let after = |seconds: u64| move |w: &mut World| (moving(w), w.now = 1000 + seconds).1;
-    check("still", ready, after(599), Step::Rest(Why::Draining("pinned.service".to_owned())));
+    let after = |seconds: u64| move |w: &mut World| (moving(w), w.draining_s = seconds).1;
+    let draining = || Step::Rest(Why::Draining("pinned.service".to_owned()));
+    check("still", ready, after(599), draining());
     check("enough", ready, after(600), Step::Commit(intent(Phase::Rebooting, "boot 1")));
-    let for_ever = |w: &mut World| (after(3600)(w), w.limits.drain_s = 0).1;
-    let why = "units are leaving: pinned.service".to_owned();
-    check("lock for others", ready, for_ever, Step::LetGo(Why::TooLong(why)));
+    // Held for long, by a clock that may have jumped: the units have just been asked.
+    let held = |seconds: u64| move |w: &mut World| (moving(w), w.now = 1000 + seconds).1;
+    check("held, not draining", ready, held(3599), draining());
+    let why = || Why::TooLong("units are leaving: pinned.service".to_owned());
+    check("lock for others", ready, held(3600), Step::LetGo(why()));
+    let for_ever = |w: &mut World| (after(9999)(w), w.limits.drain_s = 0).1;
+    check("no limit", ready, for_ever, draining());
+}
+
+#[test]
+fn what_is_not_known_lets_nothing_through() {
+    let no_fleet = || Why::NoFleet("fleetd: no answer".to_owned());
+    let mute =
+        |w: &mut World| (w.drain, w.draining_s) = (Drain::Unknown("fleetd: no answer".to_owned()), 9999);
+    check("fleetd is mute", ready, mute, Step::Rest(no_fleet()));
+    let long = |w: &mut World| (mute(w), w.now = 4600).1;
+    check("and stays so", ready, long, Step::LetGo(Why::TooLong(no_fleet().to_string())));
+
+    let lost = |w: &mut World| w.member = Err("no such host".to_owned());
+    let unknown = || Why::Quorum("no such host".to_owned());
+    check("no member known", fresh, lost, Step::Rest(unknown()));
+    let claimed_without = |w: &mut World| {
+        lost(w);
+        w.records.get_mut("a").unwrap().intent.as_mut().unwrap().member = 0;
+    };
+    check("nor when it was claimed", ready, claimed_without, Step::Rest(unknown()));
+    check("known when it was claimed", ready, lost, Step::Commit(intent(Phase::Rebooting, "boot 1")));
+    let and_one_down = |w: &mut World| (lost(w), w.voters[1].is_healthy = false).1;
+    let few = "the store would have 1 of 3 members, and needs 2".to_owned();
+    check("and one down", ready, and_one_down, Step::Rest(Why::Quorum(few)));
+    check("and it leads", ready, |w| (lost(w), w.leader = Some(1)).1, Step::HandOver(2));
+}
+
+#[test]
+fn a_cordon_that_outlived_the_lock_is_lifted_rather_than_waited_with() {
+    let cordoned = |w: &mut World| (w.is_cordoned_by_us, w.voters[1].is_healthy) = (true, false);
+    let few = "the store would have 1 of 3 members, and needs 2".to_owned();
+    check("no quorum", fresh, cordoned, Step::LetGo(Why::Quorum(few)));
+    let by_hand = |w: &mut World| {
+        w.is_cordoned_by_us = true;
+        w.semaphore = w.semaphore.lock("a").unwrap();
+    };
+    check("locked by hand", fresh, by_hand, Step::LetGo(Why::ByHand));
 }
 
 #[test]

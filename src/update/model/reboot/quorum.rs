@@ -11,6 +11,44 @@ pub struct Voter {
     pub is_leaving: bool,
 }
 
+/// Whether a member runs on this machine, by the addresses that it is told by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It has an address of this machine.
+    Here,
+    /// All of its addresses are others'.
+    Elsewhere,
+    /// They cannot be told; the text says why.
+    Unknown(String),
+}
+
+/// What [`own`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// This is it; `None` when every member runs elsewhere.
+    Known(Option<u64>),
+    /// More than one runs here: it is the one among them that the first endpoint is.
+    OneOf(Vec<u64>),
+    /// It cannot be told, and must not be taken for none.
+    Unknown(String),
+}
+
+/// Which member is this machine's own.
+pub fn own(places: &[(u64, Place)]) -> Own {
+    let here = |(id, place): &(u64, Place)| (*place == Place::Here).then_some(*id);
+    let unknown = |(_, place): &(u64, Place)| match place {
+        Place::Unknown(why) => Some(why.clone()),
+        Place::Here | Place::Elsewhere => None,
+    };
+    let here: Vec<u64> = places.iter().filter_map(here).collect();
+    match (here.as_slice(), places.iter().find_map(unknown)) {
+        ([one], _) => Own::Known(Some(*one)),
+        ([], None) => Own::Known(None),
+        ([], Some(why)) => Own::Unknown(why),
+        ([..], _) => Own::OneOf(here),
+    }
+}
+
 /// Why a member cannot be spared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Short {
@@ -76,6 +114,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_member_is_none_only_when_all_are_known_to_be_elsewhere() {
+        let unknown = || Place::Unknown("no such host".to_owned());
+        let rows = [
+            (vec![], Own::Known(None)),
+            (vec![Place::Elsewhere, Place::Elsewhere], Own::Known(None)),
+            (vec![Place::Elsewhere, unknown()], Own::Unknown("no such host".to_owned())),
+            (vec![unknown(), Place::Here], Own::Known(Some(1))),
+            (vec![Place::Here, Place::Elsewhere, Place::Here], Own::OneOf(vec![0, 2])),
+        ];
+        for (places, want) in rows {
+            let places: Vec<(u64, Place)> = (0..).zip(places).collect();
+            assert_eq!(own(&places), want, "{places:?}");
         }
     }
 
