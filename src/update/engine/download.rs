@@ -106,7 +106,7 @@ impl<M: Medium> Transfer<'_, M> {
                 Err(error) => error,
             };
             let has_next = url + 1 < self.offer.urls.len();
-            if !error.is_of_the_transfer() && !(error.is_of_the_place() && has_next) {
+            if !(error.is_of_the_transfer() || error.is_of_the_place() && has_next) {
                 return Err(error);
             }
             tracing::warn!("{}", proa_base::cli::chain(&error));
